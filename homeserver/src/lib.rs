@@ -1,1 +1,7 @@
-//! Placeholder.
+//! One shard of a Gatehouse homeserver. docs/architecture.md says which room may use which.
+
+pub mod accounts;
+pub mod api;
+pub mod rooms;
+pub mod storage;
+pub mod stream;

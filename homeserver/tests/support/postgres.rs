@@ -92,10 +92,7 @@ impl Postgres {
                 return server;
             }
             let log = fs::read_to_string(folder.join("log")).unwrap_or_default();
-            assert!(
-                log.contains("could not bind"),
-                "PostgreSQL did not start:\n{log}"
-            );
+            assert!(log.contains("could not bind"), "PostgreSQL did not start:\n{log}");
             // Dropping the server removes the folder, so the next attempt begins with a new one.
             drop(server);
             fs::create_dir_all(&folder).expect("the temporary folder can be made again");
@@ -110,10 +107,7 @@ impl Postgres {
     /// # Panics
     /// When the server refuses.
     pub fn create_database(&self) -> String {
-        let name = format!(
-            "test_{}",
-            self.next_database.fetch_add(1, Ordering::Relaxed)
-        );
+        let name = format!("test_{}", self.next_database.fetch_add(1, Ordering::Relaxed));
         let output = self
             .command("createdb")
             .args(["--host=127.0.0.1", "--username", USER, "--port"])
@@ -121,11 +115,7 @@ impl Postgres {
             .args(["--template=template0", &name])
             .output()
             .expect("createdb stands beside initdb");
-        assert!(
-            output.status.success(),
-            "createdb failed: {}",
-            String::from_utf8_lossy(&output.stderr)
-        );
+        assert!(output.status.success(), "createdb failed: {}", String::from_utf8_lossy(&output.stderr));
         format!("postgres://{USER}@127.0.0.1:{}/{name}", self.port)
     }
 
@@ -136,11 +126,7 @@ impl Postgres {
     pub fn pid(&self) -> u32 {
         fs::read_to_string(self.folder.join("data/postmaster.pid"))
             .ok()
-            .and_then(|text| {
-                text.lines()
-                    .next()
-                    .and_then(|line| line.trim().parse().ok())
-            })
+            .and_then(|text| text.lines().next().and_then(|line| line.trim().parse().ok()))
             .expect("postmaster.pid begins with the process id while the server runs")
     }
 
@@ -189,12 +175,7 @@ impl Drop for Postgres {
     }
 }
 
-fn start_keeper(
-    programs: &Path,
-    folder: &Path,
-    owner: Option<Owner>,
-    port: u16,
-) -> (Child, ChildStdin, bool) {
+fn start_keeper(programs: &Path, folder: &Path, owner: Option<Owner>, port: u16) -> (Child, ChildStdin, bool) {
     let mut keeper = as_owner(Command::new("/bin/sh"), folder, owner)
         .args(["-c", KEEPER, "postgres-keeper"])
         .arg(programs)
@@ -209,9 +190,7 @@ fn start_keeper(
     let leash = keeper.stdin.take().expect("standard input was piped");
     let mut answer = String::new();
     let mut output = BufReader::new(keeper.stdout.take().expect("standard output was piped"));
-    output
-        .read_line(&mut answer)
-        .expect("the keeper answers in UTF-8");
+    output.read_line(&mut answer).expect("the keeper answers in UTF-8");
     (keeper, leash, answer.trim() == "ready")
 }
 
@@ -231,23 +210,12 @@ fn server_options(port: u16) -> String {
 
 fn initialise(programs: &Path, folder: &Path, owner: Option<Owner>) {
     let output = command(programs, "initdb", folder, owner)
-        .args([
-            "--auth=trust",
-            "--encoding=UTF8",
-            "--locale=C",
-            "--no-sync",
-            "--username",
-            USER,
-        ])
+        .args(["--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync", "--username", USER])
         .arg("--pgdata")
         .arg(folder.join("data"))
         .output()
         .expect("initdb was found before");
-    assert!(
-        output.status.success(),
-        "initdb failed: {}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    assert!(output.status.success(), "initdb failed: {}", String::from_utf8_lossy(&output.stderr));
 }
 
 fn command(programs: &Path, program: &str, folder: &Path, owner: Option<Owner>) -> Command {
@@ -268,12 +236,7 @@ fn find_programs() -> Option<PathBuf> {
         .into_iter()
         .flatten()
         .flatten()
-        .filter_map(|entry| {
-            Some((
-                entry.file_name().to_str()?.parse().ok()?,
-                entry.path().join("bin"),
-            ))
-        })
+        .filter_map(|entry| Some((entry.file_name().to_str()?.parse().ok()?, entry.path().join("bin"))))
         .collect();
     versions.sort();
     let on_path = env::var_os("PATH").unwrap_or_default();
@@ -293,14 +256,9 @@ fn owner() -> Option<Owner> {
     }
     let accounts = fs::read_to_string("/etc/passwd").expect("/etc/passwd is readable");
     let find = |name: &str| {
-        let line = accounts
-            .lines()
-            .find(|line| line.split(':').next() == Some(name))?;
+        let line = accounts.lines().find(|line| line.split(':').next() == Some(name))?;
         let mut fields = line.split(':').skip(2);
-        Some(Owner {
-            uid: fields.next()?.parse().ok()?,
-            gid: fields.next()?.parse().ok()?,
-        })
+        Some(Owner { uid: fields.next()?.parse().ok()?, gid: fields.next()?.parse().ok()? })
     };
     let owner = find("postgres").or_else(|| find("nobody"));
     Some(owner.expect("an account `postgres` or `nobody` exists"))

@@ -1,0 +1,47 @@
+//! HTTP only: a handler authenticates its caller, calls one function of a domain room and answers.
+//!
+//! One file per page of the specification. [`endpoint`] turns requests into ruma's types and back, [`caller`] holds the
+//! extractor types for the different callers, [`error`] is the one place that maps errors to errcodes.
+
+pub mod client;
+pub mod endpoint;
+pub mod error;
+pub mod federation;
+mod gate;
+
+use axum::Router;
+
+pub use self::{
+    endpoint::{Ruma, RumaRouter},
+    error::ApiError,
+    gate::Gate,
+};
+
+/// Declares what handlers can ask for with `State(name): State<Type>`; each handler names only what it uses.
+macro_rules! api_state {
+    ($(#[$meta:meta])* pub struct $name:ident { $(pub $field:ident: $kind:ty),+ $(,)? }) => {
+        $(#[$meta])*
+        #[derive(Clone)]
+        pub struct $name { $(pub $field: $kind),+ }
+
+        $(impl axum::extract::FromRef<$name> for $kind {
+            fn from_ref(state: &$name) -> Self {
+                state.$field.clone()
+            }
+        })+
+    };
+}
+
+api_state! {
+    /// The domain rooms that the API speaks to. Each is cheap to clone.
+    pub struct ApiState {
+        pub accounts: crate::accounts::Accounts,
+        pub rooms: crate::rooms::Rooms,
+    }
+}
+
+/// The whole HTTP interface of a shard.
+pub fn router(state: ApiState, gate: Gate) -> Router {
+    let router = Router::new().merge(client::routes()).merge(federation::routes());
+    gate.guard(router.with_state(state))
+}

@@ -1,0 +1,413 @@
+//! The clustered engine: a pool of PostgreSQL connections with pipelined, prepared statements.
+
+use std::{
+    collections::HashMap,
+    error::Error,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use bytes::BytesMut;
+use futures_util::future::join_all;
+use parking_lot::Mutex;
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio_postgres::{
+    AsyncMessage, Client, Config, NoTls, Statement,
+    config::SslMode,
+    error::SqlState,
+    types::{IsNull, ToSql, Type, to_sql_checked},
+};
+
+use super::{DbError, Outcome, Row, Stmt, Value};
+
+/// The channel on which shards tell each other that a lane moved.
+const CHANNEL: &str = "gatehouse_lane";
+/// How long a new connection may take.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a caller waits for a free connection before the answer is "not available".
+const CHECKOUT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Pause before the listening connection is tried again.
+const LISTEN_RETRY: Duration = Duration::from_millis(500);
+
+/// What SQLite has built in and PostgreSQL does not: one SQL text runs on both because of these.
+const PRELUDE: &str = "
+CREATE OR REPLACE FUNCTION json_each(document text) RETURNS TABLE(key bigint, value text)
+LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE ROWS 20 AS $$
+    SELECT place - 1, element FROM jsonb_array_elements_text(document::jsonb) WITH ORDINALITY AS list(element, place)
+$$;
+CREATE OR REPLACE FUNCTION json_extract(document text, path text) RETURNS text
+LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE AS $$
+    SELECT document::jsonb #>> string_to_array(substr(path, 3), '.')
+$$;
+";
+
+#[derive(Clone)]
+pub(super) struct Postgres {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    config: Config,
+    tls: Option<tokio_postgres_rustls::MakeRustlsConnect>,
+    idle: Mutex<Vec<Connection>>,
+    permits: Arc<Semaphore>,
+    wake_ups: Arc<Notify>,
+    listening: AtomicBool,
+}
+
+impl Postgres {
+    pub(super) async fn open(url: &str, connections: usize) -> Result<Self, DbError> {
+        let mut config: Config = url.parse().map_err(unavailable)?;
+        config.connect_timeout(CONNECT_TIMEOUT).application_name("gatehouse");
+        let tls = match config.get_ssl_mode() {
+            // "prefer", the default, protects from nobody: who wants TLS says `sslmode=require`.
+            SslMode::Disable | SslMode::Prefer => None,
+            _ => Some(tokio_postgres_rustls::MakeRustlsConnect::new(tls_config()?)),
+        };
+        if tls.is_none() {
+            config.ssl_mode(SslMode::Disable);
+        }
+        let shared = Shared {
+            config,
+            tls,
+            idle: Mutex::new(Vec::new()),
+            permits: Arc::new(Semaphore::new(connections.max(2))),
+            wake_ups: Arc::new(Notify::new()),
+            listening: AtomicBool::new(false),
+        };
+        let postgres = Self { shared: Arc::new(shared) };
+        postgres.create_prelude().await?;
+        Ok(postgres)
+    }
+
+    /// Several shards may start at once, so the functions are made under a lock.
+    async fn create_prelude(&self) -> Result<(), DbError> {
+        let present =
+            "SELECT 1 FROM pg_proc WHERE proname = 'json_extract' AND pronamespace = current_schema()::regnamespace";
+        if !self.read(Stmt::new(present, Vec::new())).await?.is_empty() {
+            return Ok(());
+        }
+        let script = format!("BEGIN; SELECT pg_advisory_xact_lock(4747001); {PRELUDE} COMMIT;");
+        self.script(&script).await
+    }
+
+    pub(super) async fn read(&self, stmt: Stmt) -> Result<Vec<Row>, DbError> {
+        let connection = self.take().await?;
+        let outcome = connection.run_one(&stmt).await?;
+        connection.release();
+        Ok(outcome.rows)
+    }
+
+    pub(super) async fn begin(&self, sql: &'static str) -> Result<PostgresTx, DbError> {
+        Ok(PostgresTx { connection: Some(self.take().await?), begin: Some(sql) })
+    }
+
+    pub(super) async fn script(&self, sql: &str) -> Result<(), DbError> {
+        let connection = self.take().await?;
+        connection.client.batch_execute(sql).await.map_err(|error| classify(error, "script"))?;
+        connection.release();
+        Ok(())
+    }
+
+    /// Returns at the next notification of another shard, or when listening had to start anew (so that nothing that
+    /// came meanwhile is missed).
+    pub(super) async fn wait_for_wake_up(&self) {
+        if !self.shared.listening.swap(true, Ordering::AcqRel) {
+            tokio::spawn(listen(Arc::downgrade(&self.shared)));
+        }
+        self.shared.wake_ups.notified().await;
+    }
+
+    async fn take(&self) -> Result<Checkout, DbError> {
+        let permit = tokio::time::timeout(CHECKOUT_TIMEOUT, self.shared.permits.clone().acquire_owned())
+            .await
+            .map_err(|_| DbError::Unavailable("all database connections are busy".into()))?
+            .map_err(unavailable)?;
+        let idle = {
+            let mut idle = self.shared.idle.lock();
+            idle.retain(|connection| !connection.client.is_closed());
+            idle.pop()
+        };
+        let connection = match idle {
+            Some(connection) => connection,
+            None => Connection { client: self.shared.connect().await?, prepared: Mutex::default() },
+        };
+        Ok(Checkout { connection: Some(connection), shared: self.shared.clone(), _permit: permit })
+    }
+}
+
+pub(super) fn wake_up_statement() -> Stmt {
+    Stmt::new("SELECT pg_notify('gatehouse_lane', '')", Vec::new())
+}
+
+impl Shared {
+    async fn connect(&self) -> Result<Client, DbError> {
+        match &self.tls {
+            None => {
+                let (client, connection) = self.config.connect(NoTls).await.map_err(unavailable)?;
+                tokio::spawn(drive(connection));
+                Ok(client)
+            }
+            Some(tls) => {
+                let (client, connection) = self.config.connect(tls.clone()).await.map_err(unavailable)?;
+                tokio::spawn(drive(connection));
+                Ok(client)
+            }
+        }
+    }
+}
+
+async fn drive<S, T>(connection: tokio_postgres::Connection<S, T>)
+where
+    S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
+    T: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
+{
+    if let Err(error) = connection.await {
+        tracing::warn!(%error, "a database connection ended");
+    }
+}
+
+/// Keeps one connection listening for as long as the pool lives.
+async fn listen(shared: std::sync::Weak<Shared>) {
+    loop {
+        let Some(pool) = shared.upgrade() else { return };
+        let wake_ups = pool.wake_ups.clone();
+        let connected = match &pool.tls {
+            None => pool
+                .config
+                .connect(NoTls)
+                .await
+                .map(|(client, connection)| (client, tokio::spawn(forward(connection, wake_ups.clone())))),
+            Some(tls) => pool
+                .config
+                .connect(tls.clone())
+                .await
+                .map(|(client, connection)| (client, tokio::spawn(forward(connection, wake_ups.clone())))),
+        };
+        drop(pool);
+        match connected {
+            Ok((client, driver)) => {
+                if client.batch_execute(&format!("LISTEN {CHANNEL}")).await.is_ok() {
+                    wake_ups.notify_waiters();
+                    let _ = driver.await;
+                }
+            }
+            Err(error) => tracing::debug!(%error, "cannot listen for wake-ups yet"),
+        }
+        tokio::time::sleep(LISTEN_RETRY).await;
+    }
+}
+
+async fn forward<S, T>(mut connection: tokio_postgres::Connection<S, T>, wake_ups: Arc<Notify>)
+where
+    S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
+    T: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
+{
+    loop {
+        match std::future::poll_fn(|context| connection.poll_message(context)).await {
+            Some(Ok(AsyncMessage::Notification(_))) => wake_ups.notify_one(),
+            Some(Ok(_)) => {}
+            Some(Err(_)) | None => return,
+        }
+    }
+}
+
+/// Certificates are checked against what the operating system trusts.
+fn tls_config() -> Result<rustls::ClientConfig, DbError> {
+    use rustls_platform_verifier::ConfigVerifierExt;
+    rustls::ClientConfig::with_platform_verifier().map_err(unavailable)
+}
+
+struct Connection {
+    client: Client,
+    prepared: Mutex<HashMap<&'static str, Statement>>,
+}
+
+impl Connection {
+    async fn prepare(&self, sql: &'static str) -> Result<Statement, DbError> {
+        if let Some(statement) = self.prepared.lock().get(sql) {
+            return Ok(statement.clone());
+        }
+        let statement = self.client.prepare(sql).await.map_err(|error| classify(error, sql))?;
+        self.prepared.lock().insert(sql, statement.clone());
+        Ok(statement)
+    }
+
+    async fn run_one(&self, stmt: &Stmt) -> Result<Outcome, DbError> {
+        let statement = self.prepare(stmt.sql).await?;
+        self.run_prepared(&statement, stmt).await
+    }
+
+    async fn run_prepared(&self, statement: &Statement, stmt: &Stmt) -> Result<Outcome, DbError> {
+        let params: Vec<&(dyn ToSql + Sync)> = stmt.params.iter().map(|value| value as &(dyn ToSql + Sync)).collect();
+        let failed = |error| classify(error, stmt.sql);
+        if statement.columns().is_empty() {
+            let affected = self.client.execute(statement, &params).await.map_err(failed)?;
+            return Ok(Outcome { affected, rows: Vec::new() });
+        }
+        let rows = self.client.query(statement, &params).await.map_err(failed)?;
+        let rows = rows.iter().map(|row| read_row(row, stmt.sql)).collect::<Result<Vec<_>, _>>()?;
+        Ok(Outcome { affected: rows.len() as u64, rows })
+    }
+}
+
+struct Checkout {
+    connection: Option<Connection>,
+    shared: Arc<Shared>,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl std::ops::Deref for Checkout {
+    type Target = Connection;
+
+    fn deref(&self) -> &Connection {
+        self.connection.as_ref().expect("only `release` takes it, and that consumes the checkout")
+    }
+}
+
+impl Checkout {
+    /// Gives the connection back. One that is dropped instead is in an unknown state and closes.
+    fn release(mut self) {
+        if let Some(connection) = self.connection.take() {
+            self.shared.idle.lock().push(connection);
+        }
+    }
+}
+
+pub(super) struct PostgresTx {
+    /// `None` once committed.
+    connection: Option<Checkout>,
+    /// The BEGIN that has not been sent yet: it travels with the first statements.
+    begin: Option<&'static str>,
+}
+
+impl PostgresTx {
+    pub(super) async fn run(&mut self, stmts: Vec<Stmt>) -> Result<Vec<Outcome>, DbError> {
+        self.pipeline(stmts, None).await
+    }
+
+    pub(super) async fn commit(self) -> Result<(), DbError> {
+        self.run_and_commit(Vec::new()).await.map(|_| ())
+    }
+
+    pub(super) async fn run_and_commit(mut self, stmts: Vec<Stmt>) -> Result<Vec<Outcome>, DbError> {
+        let outcomes = self.pipeline(stmts, Some("COMMIT")).await?;
+        if let Some(connection) = self.connection.take() {
+            connection.release();
+        }
+        Ok(outcomes)
+    }
+
+    async fn pipeline(&mut self, stmts: Vec<Stmt>, end: Option<&'static str>) -> Result<Vec<Outcome>, DbError> {
+        let connection =
+            self.connection.as_ref().ok_or_else(|| DbError::Unavailable("the transaction has ended".into()))?;
+        // A statement is prepared before the pipeline starts: a round trip once per connection and text.
+        let mut prepared = Vec::with_capacity(stmts.len() + 2);
+        let begin = self.begin.take().map(|sql| Stmt::new(sql, Vec::new()));
+        let skip = usize::from(begin.is_some());
+        let end = end.map(|sql| Stmt::new(sql, Vec::new()));
+        let kept = stmts.len();
+        let all: Vec<Stmt> = begin.into_iter().chain(stmts).chain(end).collect();
+        for stmt in &all {
+            prepared.push(connection.prepare(stmt.sql).await?);
+        }
+        // Polled in order, so sent in order; the server answers each in turn. After a failure PostgreSQL refuses the
+        // rest of the transaction itself, and COMMIT becomes a rollback.
+        let answers =
+            join_all(all.iter().zip(&prepared).map(|(stmt, statement)| connection.run_prepared(statement, stmt))).await;
+        let outcomes = answers.into_iter().collect::<Result<Vec<_>, _>>()?;
+        Ok(outcomes.into_iter().skip(skip).take(kept).collect())
+    }
+}
+
+impl Drop for PostgresTx {
+    fn drop(&mut self) {
+        let Some(connection) = self.connection.take() else { return };
+        if self.begin.is_some() {
+            connection.release();
+            return;
+        }
+        // What is still in the pipeline is answered first; the connection is used again once the rollback is.
+        tokio::spawn(async move {
+            if connection.client.batch_execute("ROLLBACK").await.is_ok() {
+                connection.release();
+            }
+        });
+    }
+}
+
+impl ToSql for Value {
+    fn to_sql(&self, kind: &Type, out: &mut BytesMut) -> Result<IsNull, Box<dyn Error + Sync + Send>> {
+        match self {
+            Self::Null | Self::Lane | Self::Seq => Ok(IsNull::Yes),
+            Self::Bool(flag) => match *kind {
+                Type::BOOL => flag.to_sql(kind, out),
+                _ => integer(i64::from(*flag), kind, out),
+            },
+            Self::Int(number) => integer(*number, kind, out),
+            Self::Text(text) => text.as_str().to_sql(kind, out),
+            Self::SharedText(text) => text.as_ref().to_sql(kind, out),
+            Self::Blob(bytes) => bytes.as_slice().to_sql(kind, out),
+        }
+    }
+
+    fn accepts(_: &Type) -> bool {
+        true
+    }
+
+    to_sql_checked!();
+}
+
+fn integer(number: i64, kind: &Type, out: &mut BytesMut) -> Result<IsNull, Box<dyn Error + Sync + Send>> {
+    match *kind {
+        Type::INT2 => i16::try_from(number)?.to_sql(kind, out),
+        Type::INT4 => i32::try_from(number)?.to_sql(kind, out),
+        Type::INT8 => number.to_sql(kind, out),
+        Type::BOOL => (number != 0).to_sql(kind, out),
+        Type::TEXT => number.to_string().as_str().to_sql(kind, out),
+        _ => Err(format!("an integer does not fit into {kind}").into()),
+    }
+}
+
+fn read_row(row: &tokio_postgres::Row, sql: &'static str) -> Result<Row, DbError> {
+    let failed = |error| classify(error, sql);
+    let mut values = Vec::with_capacity(row.len());
+    for (index, column) in row.columns().iter().enumerate() {
+        let value = match *column.type_() {
+            Type::INT8 => row.try_get::<_, Option<i64>>(index).map_err(failed)?.map(Value::Int),
+            Type::INT4 => row.try_get::<_, Option<i32>>(index).map_err(failed)?.map(Value::from),
+            Type::INT2 => row.try_get::<_, Option<i16>>(index).map_err(failed)?.map(|number| Value::Int(number.into())),
+            Type::BOOL => row.try_get::<_, Option<bool>>(index).map_err(failed)?.map(Value::Bool),
+            Type::BYTEA => row.try_get::<_, Option<Vec<u8>>>(index).map_err(failed)?.map(Value::Blob),
+            Type::VOID => None,
+            _ => row.try_get::<_, Option<String>>(index).map_err(failed)?.map(Value::Text),
+        };
+        values.push(value.unwrap_or(Value::Null));
+    }
+    Ok(Row(values))
+}
+
+fn unavailable(error: impl Into<Box<dyn Error + Send + Sync>>) -> DbError {
+    DbError::Unavailable(error.into())
+}
+
+fn classify(error: tokio_postgres::Error, sql: &'static str) -> DbError {
+    let Some(code) = error.code() else {
+        return if error.is_closed() || error.source().is_some_and(|source| source.is::<std::io::Error>()) {
+            DbError::Unavailable(error.into())
+        } else {
+            DbError::Statement { sql, source: error.into() }
+        };
+    };
+    match code.code().get(..2) {
+        Some("23") => DbError::Constraint(error.into()),
+        Some("40") => DbError::Serialization(error.into()),
+        Some("08" | "57") => DbError::Unavailable(error.into()),
+        Some("53") if *code == SqlState::DISK_FULL => DbError::DiskFull(error.into()),
+        Some("53") => DbError::Unavailable(error.into()),
+        _ => DbError::Statement { sql, source: error.into() },
+    }
+}

@@ -1,0 +1,10 @@
+//! Everything that is kept: one thin database over two engines, and one file of statements per table family.
+//!
+//! [`db`] is the only folder that knows which engine runs. The other files hold SQL that is written once and runs on
+//! both: `$1` parameters, `RETURNING`, `ON CONFLICT`, common table expressions; a list travels as one JSON array and is
+//! unfolded by `json_each(CAST($1 AS TEXT))`.
+
+pub mod db;
+pub mod nid;
+
+pub use db::{Db, DbConfig, DbError, Row, Snapshot, Stmt, Tx, Value};

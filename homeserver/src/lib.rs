@@ -3,5 +3,6 @@
 pub mod accounts;
 pub mod api;
 pub mod rooms;
+pub mod rules;
 pub mod storage;
 pub mod stream;

@@ -2,8 +2,8 @@
 
 use std::cell::Cell;
 use std::fs;
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::path::PathBuf;
-use std::time::SystemTime;
 
 use hmac::{Hmac, KeyInit, Mac};
 use reqwest::{Certificate, Method, StatusCode};
@@ -105,14 +105,13 @@ impl Server {
             .no_proxy()
             .build()
             .map_err(SetupError::Http)?;
-        let started = SystemTime::now()
-            .duration_since(SystemTime::UNIX_EPOCH)
-            .map_or(0, |age| age.as_millis());
+        // Every `RandomState` is seeded by the system.
+        let run = RandomState::new().build_hasher().finish();
         Ok(Self {
             http,
             base: target.base.trim_end_matches('/').to_owned(),
             shared_secret: target.shared_secret,
-            run: format!("{started:x}"),
+            run: format!("{run:016x}"),
             next: Cell::new(0),
         })
     }
@@ -136,25 +135,12 @@ impl Server {
         const PATH: &str = "/_synapse/admin/v1/register";
         let Nonce { nonce } = self.get(None, PATH).await?;
         // HMAC takes keys of any length.
-        let mut mac = Hmac::<Sha1>::new_from_slice(secret.as_bytes())
-            .map_err(|_| CallError::Answer("a usable secret"))?;
-        for part in [
-            nonce.as_str(),
-            "\0",
-            username,
-            "\0",
-            PASSWORD,
-            "\0",
-            "notadmin",
-        ] {
+        let mut mac =
+            Hmac::<Sha1>::new_from_slice(secret.as_bytes()).map_err(|_| CallError::Answer("a usable secret"))?;
+        for part in [nonce.as_str(), "\0", username, "\0", PASSWORD, "\0", "notadmin"] {
             mac.update(part.as_bytes());
         }
-        let digest: String = mac
-            .finalize()
-            .into_bytes()
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect();
+        let digest: String = mac.finalize().into_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
         let body = json!({"nonce": nonce, "username": username, "password": PASSWORD, "mac": digest, "admin": false});
         self.post(None, PATH, &body).await
     }
@@ -181,14 +167,8 @@ impl Server {
         self.post(None, "/_matrix/client/v3/login", &body).await
     }
 
-    pub(crate) async fn create_room(
-        &self,
-        session: &Session,
-        content: &Value,
-    ) -> Result<String, CallError> {
-        let room: RoomId = self
-            .post(Some(session), "/_matrix/client/v3/createRoom", content)
-            .await?;
+    pub(crate) async fn create_room(&self, session: &Session, content: &Value) -> Result<String, CallError> {
+        let room: RoomId = self.post(Some(session), "/_matrix/client/v3/createRoom", content).await?;
         Ok(room.room_id)
     }
 
@@ -201,74 +181,41 @@ impl Server {
     /// Sends a plain message and returns its event id.
     pub(crate) async fn send(&self, session: &Session, room_id: &str) -> Result<String, CallError> {
         let transaction = self.unique("t");
-        let path = format!(
-            "/_matrix/client/v3/rooms/{}/send/m.room.message/{transaction}",
-            encode(room_id)
-        );
-        let content = json!({"msgtype": "m.text", "body": format!("This is message {transaction}, of a usual length.")});
-        let event: EventId = self
-            .call(Method::PUT, Some(session), &path, Some(&content))
-            .await?;
+        let path = format!("/_matrix/client/v3/rooms/{}/send/m.room.message/{transaction}", encode(room_id));
+        let content =
+            json!({"msgtype": "m.text", "body": format!("This is message {transaction}, of a usual length.")});
+        let event: EventId = self.call(Method::PUT, Some(session), &path, Some(&content)).await?;
         Ok(event.event_id)
     }
 
     /// One `/sync` with the given query, which begins after the question mark. Returns the whole answer.
     pub(crate) async fn sync(&self, session: &Session, query: &str) -> Result<Vec<u8>, CallError> {
         let path = format!("/_matrix/client/v3/sync?set_presence=offline&{query}");
-        let (status, answer) = self
-            .exchange(Method::GET, Some(session), &path, None)
-            .await?;
-        if status.is_success() {
-            Ok(answer)
-        } else {
-            Err(refusal(status, &answer))
-        }
+        let (status, answer) = self.exchange(Method::GET, Some(session), &path, None).await?;
+        if status.is_success() { Ok(answer) } else { Err(refusal(status, &answer)) }
     }
 
     /// The position after one initial `/sync` that returns next to nothing.
     pub(crate) async fn position(&self, session: &Session) -> Result<String, CallError> {
         let filter = encode(r#"{"room":{"timeline":{"limit":1}}}"#);
-        next_batch(
-            &self
-                .sync(session, &format!("timeout=0&filter={filter}"))
-                .await?,
-        )
+        next_batch(&self.sync(session, &format!("timeout=0&filter={filter}")).await?)
     }
 
-    pub(crate) async fn get<T: DeserializeOwned>(
-        &self,
-        session: Option<&Session>,
-        path: &str,
-    ) -> Result<T, CallError> {
+    pub(crate) async fn get<T: DeserializeOwned>(&self, session: Option<&Session>, path: &str) -> Result<T, CallError> {
         self.call(Method::GET, session, path, None).await
     }
 
     /// A GET whose answer is read and dropped; returns its length in bytes.
-    pub(crate) async fn fetch(
-        &self,
-        session: Option<&Session>,
-        path: &str,
-    ) -> Result<usize, CallError> {
+    pub(crate) async fn fetch(&self, session: Option<&Session>, path: &str) -> Result<usize, CallError> {
         let (status, answer) = self.exchange(Method::GET, session, path, None).await?;
-        if status.is_success() {
-            Ok(answer.len())
-        } else {
-            Err(refusal(status, &answer))
-        }
+        if status.is_success() { Ok(answer.len()) } else { Err(refusal(status, &answer)) }
     }
 
     /// Uploads bytes and returns the server name and media id of their `mxc:` URI, joined by a slash.
-    pub(crate) async fn upload(
-        &self,
-        session: &Session,
-        content: bytes::Bytes,
-    ) -> Result<String, CallError> {
+    pub(crate) async fn upload(&self, session: &Session, content: bytes::Bytes) -> Result<String, CallError> {
         let response = self
             .http
-            .post(format!(
-                "{}/_matrix/media/v3/upload?filename=load.bin",
-                self.base
-            ))
+            .post(format!("{}/_matrix/media/v3/upload?filename=load.bin", self.base))
             .bearer_auth(&session.access_token)
             .header("content-type", "application/octet-stream")
             .body(content)
@@ -278,13 +225,8 @@ impl Server {
         let status = response.status();
         let answer = response.bytes().await.map_err(CallError::Transport)?;
         let answer: Value = parse(status, &answer)?;
-        let uri = answer
-            .get("content_uri")
-            .and_then(Value::as_str)
-            .ok_or(CallError::Answer("content_uri"))?;
-        uri.strip_prefix("mxc://")
-            .map(str::to_owned)
-            .ok_or(CallError::Answer("an mxc: URI"))
+        let uri = answer.get("content_uri").and_then(Value::as_str).ok_or(CallError::Answer("content_uri"))?;
+        uri.strip_prefix("mxc://").map(str::to_owned).ok_or(CallError::Answer("an mxc: URI"))
     }
 
     async fn post<T: DeserializeOwned>(
@@ -358,13 +300,7 @@ fn parse<T: DeserializeOwned>(status: StatusCode, answer: &[u8]) -> Result<T, Ca
 fn refusal(status: StatusCode, answer: &[u8]) -> CallError {
     let errcode = serde_json::from_slice::<Value>(answer)
         .ok()
-        .and_then(|body| {
-            Some(format!(
-                "{} {}",
-                body.get("errcode")?.as_str()?,
-                body.get("error")?.as_str()?
-            ))
-        })
+        .and_then(|body| Some(format!("{} {}", body.get("errcode")?.as_str()?, body.get("error")?.as_str()?)))
         .unwrap_or_else(|| String::from("without errcode"));
     CallError::Status { status, errcode }
 }

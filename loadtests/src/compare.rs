@@ -43,10 +43,7 @@ const BARS: &[(&str, Bar)] = &[
     ("idle", Bar::ResidentBelow("shard", 50.0)),
     ("idle", Bar::ResidentBelow("edge", 35.0)),
     ("storage", Bar::BytesAtMost(2_500.0)),
-    (
-        "send-at-depth-deep",
-        Bar::CpuWithin("send-at-depth-shallow", 1.1),
-    ),
+    ("send-at-depth-deep", Bar::CpuWithin("send-at-depth-shallow", 1.1)),
 ];
 
 pub(crate) fn compare(baseline: &Report, candidate: &Report, apart: &[String]) -> Comparison {
@@ -77,11 +74,7 @@ pub(crate) fn compare(baseline: &Report, candidate: &Report, apart: &[String]) -
             continue;
         };
         missed += usize::from(!passed);
-        let _ = writeln!(
-            text,
-            "{} {name}: {sentence}",
-            if passed { "passed" } else { "MISSED" }
-        );
+        let _ = writeln!(text, "{} {name}: {sentence}", if passed { "passed" } else { "MISSED" });
     }
     Comparison { text, missed }
 }
@@ -93,14 +86,8 @@ fn row(before: Option<&Measurement>, after: &Measurement, apart: &[String]) -> S
     };
     let new_cpu = cpu(after, apart);
     let old_cpu = before.map(|before| cpu(before, apart));
-    let ratio = old_cpu
-        .and_then(|old| ratio(old, new_cpu))
-        .map_or_else(String::new, |ratio| format!("{ratio:.1}"));
-    let apart_cpu = after
-        .cpu_ms
-        .iter()
-        .filter(|(name, _)| apart.contains(name))
-        .fold(0.0, |sum, (_, cpu)| sum + cpu);
+    let ratio = old_cpu.and_then(|old| ratio(old, new_cpu)).map_or_else(String::new, |ratio| format!("{ratio:.1}"));
+    let apart_cpu = after.cpu_ms.iter().filter(|(name, _)| apart.contains(name)).fold(0.0, |sum, (_, cpu)| sum + cpu);
     format!(
         "{:<26} {:>19} {:>21} {:>21} {:>23} {ratio:>7} {apart_cpu:>7.3}\n",
         after.name,
@@ -119,53 +106,32 @@ fn judge(
     apart: &[String],
 ) -> Option<(bool, String)> {
     let at_least = |what: &str, measured: f64, bar: f64| {
-        (
-            measured >= bar,
-            format!("{what} at 1/{measured:.1} of the baseline's, the bar is 1/{bar:.0}"),
-        )
+        (measured >= bar, format!("{what} at 1/{measured:.1} of the baseline's, the bar is 1/{bar:.0}"))
     };
     match bar {
-        Bar::CpuRatio(bar) => ratio(cpu(before?, apart), cpu(after, apart))
-            .map(|measured| at_least("CPU", measured, bar)),
-        Bar::TimeRatio(bar) => {
-            ratio(before?.p50_ms, after.p50_ms).map(|measured| at_least("time", measured, bar))
+        Bar::CpuRatio(bar) => {
+            ratio(cpu(before?, apart), cpu(after, apart)).map(|measured| at_least("CPU", measured, bar))
         }
-        Bar::P99Below(bar) => Some((
-            after.p99_ms < bar,
-            format!("p99 {:.2} ms, the bar is {bar:.0}", after.p99_ms),
-        )),
+        Bar::TimeRatio(bar) => ratio(before?.p50_ms, after.p50_ms).map(|measured| at_least("time", measured, bar)),
+        Bar::P99Below(bar) => Some((after.p99_ms < bar, format!("p99 {:.2} ms, the bar is {bar:.0}", after.p99_ms))),
         Bar::ResidentBelow(process, bar) => {
             let measured = *after.rss_mb.get(process)?;
-            Some((
-                measured < bar,
-                format!("{process} holds {measured:.1} MB, the bar is {bar:.0}"),
-            ))
+            Some((measured < bar, format!("{process} holds {measured:.1} MB, the bar is {bar:.0}")))
         }
         Bar::BytesAtMost(bar) => {
             let measured = after.bytes_per_operation?;
-            Some((
-                measured <= bar,
-                format!("{measured:.0} bytes each, the bar is {bar:.0}"),
-            ))
+            Some((measured <= bar, format!("{measured:.0} bytes each, the bar is {bar:.0}")))
         }
         Bar::CpuWithin(other, bar) => {
             let measured = ratio(cpu(after, apart), cpu(report.find(other)?, apart))?;
-            Some((
-                measured <= bar,
-                format!("{measured:.2} times the CPU of {other}, the bar is {bar:.1}"),
-            ))
+            Some((measured <= bar, format!("{measured:.2} times the CPU of {other}, the bar is {bar:.1}")))
         }
     }
 }
 
 /// CPU per operation of everything but what is counted apart.
 fn cpu(measurement: &Measurement, apart: &[String]) -> f64 {
-    measurement
-        .cpu_ms
-        .iter()
-        .filter(|(name, _)| !apart.contains(name))
-        .map(|(_, cpu)| cpu)
-        .sum()
+    measurement.cpu_ms.iter().filter(|(name, _)| !apart.contains(name)).map(|(_, cpu)| cpu).sum()
 }
 
 fn ratio(dividend: f64, divisor: f64) -> Option<f64> {
@@ -190,10 +156,7 @@ mod tests {
             p95_ms: 1.0,
             p99_ms: 1.0,
             max_ms: 1.0,
-            cpu_ms: cpu
-                .iter()
-                .map(|(name, cpu)| ((*name).to_owned(), *cpu))
-                .collect(),
+            cpu_ms: cpu.iter().map(|(name, cpu)| ((*name).to_owned(), *cpu)).collect(),
             rss_mb: BTreeMap::new(),
             bytes_per_operation: None,
         });
@@ -204,15 +167,9 @@ mod tests {
     fn server_and_database_are_judged_together_and_the_edge_apart() {
         let baseline = report("create-room-1", &[("server", 60.0), ("db", 40.0)]);
         let apart = [String::from("edge")];
-        let passes = report(
-            "create-room-1",
-            &[("shard", 1.5), ("db", 0.9), ("edge", 9.0)],
-        );
+        let passes = report("create-room-1", &[("shard", 1.5), ("db", 0.9), ("edge", 9.0)]);
         assert_eq!(compare(&baseline, &passes, &apart).missed, 0);
-        let misses = report(
-            "create-room-1",
-            &[("shard", 1.5), ("db", 1.1), ("edge", 0.0)],
-        );
+        let misses = report("create-room-1", &[("shard", 1.5), ("db", 1.1), ("edge", 0.0)]);
         assert_eq!(compare(&baseline, &misses, &apart).missed, 1);
     }
 }

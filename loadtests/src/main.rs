@@ -96,9 +96,7 @@ fn main() -> ExitCode {
 
 fn run(arguments: RunArguments) -> Result<ExitCode, Box<dyn std::error::Error>> {
     // One thread: the client shares the machine with the servers that it measures.
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let server = Server::new(Target {
         base: arguments.base.clone(),
         ca: arguments.ca.clone(),
@@ -135,9 +133,5 @@ fn compare_files(arguments: &CompareArguments) -> Result<ExitCode, Box<dyn std::
     let candidate = Report::read(&arguments.candidate)?;
     let comparison = compare::compare(&baseline, &candidate, &arguments.apart);
     print!("{}", comparison.text);
-    Ok(if arguments.strict && comparison.missed > 0 {
-        ExitCode::FAILURE
-    } else {
-        ExitCode::SUCCESS
-    })
+    Ok(if arguments.strict && comparison.missed > 0 { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }

@@ -26,13 +26,8 @@ impl FromStr for Probe {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let (name, pid) = text.split_once('=').ok_or("write it as NAME=PID")?;
-        let pid = pid
-            .parse()
-            .map_err(|_| format!("`{pid}` is no process id"))?;
-        Ok(Self {
-            name: name.to_owned(),
-            pid,
-        })
+        let pid = pid.parse().map_err(|_| format!("`{pid}` is no process id"))?;
+        Ok(Self { name: name.to_owned(), pid })
     }
 }
 
@@ -77,22 +72,12 @@ impl<'a> Stopwatch<'a> {
     }
 
     /// Counts one operation that began and ended at the given times.
-    pub(crate) fn record_at<T>(
-        &self,
-        began: Instant,
-        ended: Instant,
-        outcome: Result<T, CallError>,
-    ) {
+    pub(crate) fn record_at<T>(&self, began: Instant, ended: Instant, outcome: Result<T, CallError>) {
         match outcome {
-            Ok(_) => self
-                .latencies
-                .borrow_mut()
-                .push(ended.saturating_duration_since(began)),
+            Ok(_) => self.latencies.borrow_mut().push(ended.saturating_duration_since(began)),
             Err(error) => {
                 self.errors.set(self.errors.get() + 1);
-                self.first_error
-                    .borrow_mut()
-                    .get_or_insert_with(|| error.to_string());
+                self.first_error.borrow_mut().get_or_insert_with(|| error.to_string());
             }
         }
     }
@@ -104,21 +89,14 @@ impl<'a> Stopwatch<'a> {
         latencies.sort_unstable();
         let operations = latencies.len() as u64;
         let per_operation = |milliseconds: f64| {
-            if operations == 0 {
-                0.0
-            } else {
-                milliseconds / operations as f64
-            }
+            if operations == 0 { 0.0 } else { milliseconds / operations as f64 }
         };
         let mut cpu_ms = BTreeMap::new();
         let mut rss_mb = BTreeMap::new();
         for (name, after) in after {
             let before = self.before.get(&name).copied().unwrap_or_default();
             let ticks = after.ticks.saturating_sub(before.ticks);
-            cpu_ms.insert(
-                name.clone(),
-                per_operation(ticks as f64 * 1000.0 / TICKS_PER_SECOND),
-            );
+            cpu_ms.insert(name.clone(), per_operation(ticks as f64 * 1000.0 / TICKS_PER_SECOND));
             rss_mb.insert(name, after.resident_bytes as f64 / 1_000_000.0);
         }
         Measurement {
@@ -203,11 +181,7 @@ fn usage(probes: &[Probe]) -> BTreeMap<String, Usage> {
     for probe in probes {
         let tree = tree(&processes, probe.pid, &roots);
         let usage = usages.entry(probe.name.clone()).or_default();
-        usage.ticks += tree
-            .iter()
-            .filter_map(|pid| processes.get(pid))
-            .map(|stat| stat.ticks)
-            .sum::<u64>();
+        usage.ticks += tree.iter().filter_map(|pid| processes.get(pid)).map(|stat| stat.ticks).sum::<u64>();
         usage.resident_bytes += match tree.as_slice() {
             [single] => resident_bytes(*single),
             many => many.iter().map(|pid| proportional_bytes(*pid)).sum(),
@@ -221,10 +195,7 @@ fn processes() -> BTreeMap<u32, Stat> {
     entries
         .filter_map(|entry| {
             let pid = entry.file_name().to_str()?.parse().ok()?;
-            Some((
-                pid,
-                parse_stat(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)?,
-            ))
+            Some((pid, parse_stat(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)?))
         })
         .collect()
 }
@@ -234,10 +205,7 @@ fn parse_stat(line: &str) -> Option<Stat> {
     let (_, rest) = line.rsplit_once(')')?;
     let fields: Vec<&str> = rest.split_ascii_whitespace().collect();
     let number = |index: usize| fields.get(index)?.parse::<u64>().ok();
-    Some(Stat {
-        parent: fields.get(1)?.parse().ok()?,
-        ticks: number(11)? + number(12)? + number(13)? + number(14)?,
-    })
+    Some(Stat { parent: fields.get(1)?.parse().ok()?, ticks: number(11)? + number(12)? + number(13)? + number(14)? })
 }
 
 /// The process and its descendants, without the subtrees of other probes.
@@ -246,9 +214,7 @@ fn tree(processes: &BTreeMap<u32, Stat>, root: u32, roots: &BTreeSet<u32>) -> Ve
     let mut looked_at = 0;
     while let Some(&parent) = found.get(looked_at) {
         looked_at += 1;
-        let children = processes
-            .iter()
-            .filter(|(pid, stat)| stat.parent == parent && !roots.contains(pid));
+        let children = processes.iter().filter(|(pid, stat)| stat.parent == parent && !roots.contains(pid));
         found.extend(children.map(|(pid, _)| *pid));
     }
     found
@@ -266,8 +232,7 @@ fn proportional_bytes(pid: u32) -> u64 {
 fn kilobytes(file: &str, key: &str) -> u64 {
     let text = fs::read_to_string(file).unwrap_or_default();
     let line = text.lines().find_map(|line| line.strip_prefix(key));
-    line.and_then(|rest| rest.split_ascii_whitespace().next()?.parse().ok())
-        .unwrap_or(0)
+    line.and_then(|rest| rest.split_ascii_whitespace().next()?.parse().ok()).unwrap_or(0)
 }
 
 #[cfg(test)]
@@ -287,26 +252,14 @@ mod tests {
     #[test]
     fn a_program_may_have_any_name() {
         let line = "42 (post) (gres: a) S 7 42 42 0 -1 4194560 1 2 3 4 11 12 13 14 20 0 1 0";
-        assert_eq!(
-            parse_stat(line),
-            Some(Stat {
-                parent: 7,
-                ticks: 50
-            })
-        );
+        assert_eq!(parse_stat(line), Some(Stat { parent: 7, ticks: 50 }));
         assert_eq!(parse_stat("42 (cut"), None);
     }
 
     #[test]
     fn a_probe_below_another_counts_for_itself() {
         let stat = |parent| Stat { parent, ticks: 1 };
-        let processes = BTreeMap::from([
-            (1, stat(0)),
-            (2, stat(1)),
-            (3, stat(2)),
-            (4, stat(1)),
-            (5, stat(4)),
-        ]);
+        let processes = BTreeMap::from([(1, stat(0)), (2, stat(1)), (3, stat(2)), (4, stat(1)), (5, stat(4))]);
         let roots = BTreeSet::from([1, 4]);
         assert_eq!(tree(&processes, 1, &roots), [1, 2, 3]);
         assert_eq!(tree(&processes, 4, &roots), [4, 5]);

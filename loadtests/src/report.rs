@@ -34,11 +34,7 @@ pub(crate) struct Measurement {
 impl Measurement {
     /// Operations per second.
     pub(crate) fn rate(&self) -> f64 {
-        if self.seconds > 0.0 {
-            self.operations as f64 / self.seconds
-        } else {
-            0.0
-        }
+        if self.seconds > 0.0 { self.operations as f64 / self.seconds } else { 0.0 }
     }
 
     /// The measurement in one line of text.
@@ -53,16 +49,8 @@ impl Measurement {
             self.p99_ms,
             self.errors,
         );
-        let cpu: Vec<String> = self
-            .cpu_ms
-            .iter()
-            .map(|(name, cpu)| format!("{name} {cpu:.3}"))
-            .collect();
-        let rss: Vec<String> = self
-            .rss_mb
-            .iter()
-            .map(|(name, rss)| format!("{name} {rss:.0}"))
-            .collect();
+        let cpu: Vec<String> = self.cpu_ms.iter().map(|(name, cpu)| format!("{name} {cpu:.3}")).collect();
+        let rss: Vec<String> = self.rss_mb.iter().map(|(name, rss)| format!("{name} {rss:.0}")).collect();
         let _ = write!(line, "  {:<36} {}", cpu.join(" + "), rss.join(" "));
         if let Some(bytes) = self.bytes_per_operation {
             let _ = write!(line, "  {bytes:.0} bytes each");
@@ -78,15 +66,9 @@ impl Measurement {
 #[derive(Debug, Error)]
 pub(crate) enum ReportError {
     #[error("the report {file}: {source}")]
-    File {
-        file: String,
-        source: std::io::Error,
-    },
+    File { file: String, source: std::io::Error },
     #[error("the report {file} is not one: {source}")]
-    Json {
-        file: String,
-        source: serde_json::Error,
-    },
+    Json { file: String, source: serde_json::Error },
 }
 
 /// Everything that was measured on one server.
@@ -98,67 +80,37 @@ pub(crate) struct Report {
 
 impl Report {
     pub(crate) fn new(label: &str) -> Self {
-        Self {
-            label: label.to_owned(),
-            measurements: Vec::new(),
-        }
+        Self { label: label.to_owned(), measurements: Vec::new() }
     }
 
     pub(crate) fn read(file: &Path) -> Result<Self, ReportError> {
         let name = || file.display().to_string();
-        let text = fs::read(file).map_err(|source| ReportError::File {
-            file: name(),
-            source,
-        })?;
-        serde_json::from_slice(&text).map_err(|source| ReportError::Json {
-            file: name(),
-            source,
-        })
+        let text = fs::read(file).map_err(|source| ReportError::File { file: name(), source })?;
+        serde_json::from_slice(&text).map_err(|source| ReportError::Json { file: name(), source })
     }
 
     pub(crate) fn write(&self, file: &Path) -> Result<(), ReportError> {
         let name = || file.display().to_string();
-        let text = serde_json::to_vec_pretty(self).map_err(|source| ReportError::Json {
-            file: name(),
-            source,
-        })?;
-        fs::write(file, text).map_err(|source| ReportError::File {
-            file: name(),
-            source,
-        })
+        let text = serde_json::to_vec_pretty(self).map_err(|source| ReportError::Json { file: name(), source })?;
+        fs::write(file, text).map_err(|source| ReportError::File { file: name(), source })
     }
 
     /// Adds a measurement, in the place of an earlier one of the same name.
     pub(crate) fn put(&mut self, measurement: Measurement) {
-        match self
-            .measurements
-            .iter_mut()
-            .find(|present| present.name == measurement.name)
-        {
+        match self.measurements.iter_mut().find(|present| present.name == measurement.name) {
             Some(present) => *present = measurement,
             None => self.measurements.push(measurement),
         }
     }
 
     pub(crate) fn find(&self, name: &str) -> Option<&Measurement> {
-        self.measurements
-            .iter()
-            .find(|measurement| measurement.name == name)
+        self.measurements.iter().find(|measurement| measurement.name == name)
     }
 
     pub(crate) fn table(&self) -> String {
         let mut table = format!(
             "{}\n{:<28} {:>8} {:>10} {:>9} {:>9} {:>9} {:>6}  {:<36} {}\n",
-            self.label,
-            "part",
-            "count",
-            "per s",
-            "p50 ms",
-            "p95 ms",
-            "p99 ms",
-            "errors",
-            "CPU ms each",
-            "RSS MB",
+            self.label, "part", "count", "per s", "p50 ms", "p95 ms", "p99 ms", "errors", "CPU ms each", "RSS MB",
         );
         for measurement in &self.measurements {
             table.push_str(&measurement.line());

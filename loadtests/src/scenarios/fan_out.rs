@@ -33,28 +33,18 @@ pub(crate) async fn run(context: &Context) -> Result<Vec<Measurement>, ScenarioE
     while round < ROUNDS && watch.elapsed() < context.limit {
         round += 1;
         let sent_at = now() + SETTLE;
-        let deliveries = listeners
-            .iter()
-            .zip(&mut positions)
-            .map(|(listener, position)| {
-                let (watch, room_id) = (&watch, room_id.as_str());
-                async move {
-                    let answer = server
-                        .sync(
-                            listener,
-                            &format!("timeout=30000&since={}", encode(position)),
-                        )
-                        .await;
-                    let arrived = now();
-                    let outcome = answer.and_then(|answer| {
-                        *position = next_batch(&answer)?;
-                        contains(&answer, room_id)
-                            .then_some(())
-                            .ok_or(CallError::Answer("the message"))
-                    });
-                    watch.record_at(sent_at, arrived, outcome);
-                }
-            });
+        let deliveries = listeners.iter().zip(&mut positions).map(|(listener, position)| {
+            let (watch, room_id) = (&watch, room_id.as_str());
+            async move {
+                let answer = server.sync(listener, &format!("timeout=30000&since={}", encode(position))).await;
+                let arrived = now();
+                let outcome = answer.and_then(|answer| {
+                    *position = next_batch(&answer)?;
+                    contains(&answer, room_id).then_some(()).ok_or(CallError::Answer("the message"))
+                });
+                watch.record_at(sent_at, arrived, outcome);
+            }
+        });
         let sending = async {
             tokio::time::sleep(sent_at.saturating_duration_since(now())).await;
             server.send(sender, &room_id).await
@@ -66,23 +56,14 @@ pub(crate) async fn run(context: &Context) -> Result<Vec<Measurement>, ScenarioE
 }
 
 /// Moves every listener past what the joins have left to read.
-async fn drain(
-    context: &Context,
-    listeners: &[Session],
-    positions: &mut [String],
-) -> Result<(), CallError> {
+async fn drain(context: &Context, listeners: &[Session], positions: &mut [String]) -> Result<(), CallError> {
     for (listener, position) in listeners.iter().zip(positions) {
-        let answer = context
-            .server
-            .sync(listener, &format!("timeout=0&since={}", encode(position)))
-            .await?;
+        let answer = context.server.sync(listener, &format!("timeout=0&since={}", encode(position))).await?;
         *position = next_batch(&answer)?;
     }
     Ok(())
 }
 
 fn contains(answer: &[u8], room_id: &str) -> bool {
-    answer
-        .windows(room_id.len())
-        .any(|window| window == room_id.as_bytes())
+    answer.windows(room_id.len()).any(|window| window == room_id.as_bytes())
 }

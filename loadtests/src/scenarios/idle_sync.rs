@@ -15,11 +15,7 @@ pub(crate) async fn run(context: &Context) -> Result<Vec<Measurement>, ScenarioE
             let since = context.server.position(user).await?;
             queries.push(format!("timeout=0&since={}", encode(&since)));
         }
-        let sync = |number| {
-            context
-                .server
-                .sync(pick(&users, number), pick::<String>(&queries, number))
-        };
+        let sync = |number| context.server.sync(pick(&users, number), pick::<String>(&queries, number));
         let name = format!("idle-sync-{at_once}");
         measurements.push(closed_loop(&context.probes, name, context.load(at_once), sync).await);
     }

@@ -13,9 +13,7 @@ pub(crate) async fn run(context: &Context) -> Result<Vec<Measurement>, ScenarioE
     let users = context.register_many(2).await?;
     for _ in 0..context.sizes.rooms {
         let room_id = context.room_of(&users).await?;
-        context
-            .send_many(&users[0], &room_id, context.sizes.messages_per_room)
-            .await?;
+        context.send_many(&users[0], &room_id, context.sizes.messages_per_room).await?;
     }
     let user = &users[1];
     let mut measurements = Vec::new();
@@ -28,11 +26,7 @@ pub(crate) async fn run(context: &Context) -> Result<Vec<Measurement>, ScenarioE
             async move { context.server.sync(user, &query).await }
         };
         check(&sync(REPETITIONS).await?, context.sizes.rooms, limit)?;
-        let load = Load {
-            at_once: 1,
-            operations: REPETITIONS,
-            limit: context.limit,
-        };
+        let load = Load { at_once: 1, operations: REPETITIONS, limit: context.limit };
         let name = format!("initial-sync-limit-{limit}");
         measurements.push(closed_loop(&context.probes, name, load, sync).await);
     }
@@ -43,17 +37,7 @@ pub(crate) async fn run(context: &Context) -> Result<Vec<Measurement>, ScenarioE
 fn check(answer: &[u8], rooms: usize, limit: usize) -> Result<(), CallError> {
     let answer: Value = serde_json::from_slice(answer).map_err(CallError::Json)?;
     let joined = answer.pointer("/rooms/join").and_then(Value::as_object);
-    let joined = joined
-        .filter(|joined| joined.len() == rooms)
-        .ok_or(CallError::Answer("every room"))?;
-    let full = |room: &Value| {
-        room.pointer("/timeline/events")?
-            .as_array()
-            .map(|events| events.len() == limit)
-    };
-    if joined.values().all(|room| full(room) == Some(true)) {
-        Ok(())
-    } else {
-        Err(CallError::Answer("full timelines"))
-    }
+    let joined = joined.filter(|joined| joined.len() == rooms).ok_or(CallError::Answer("every room"))?;
+    let full = |room: &Value| room.pointer("/timeline/events")?.as_array().map(|events| events.len() == limit);
+    if joined.values().all(|room| full(room) == Some(true)) { Ok(()) } else { Err(CallError::Answer("full timelines")) }
 }

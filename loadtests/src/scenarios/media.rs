@@ -14,11 +14,7 @@ const OPERATIONS: u64 = 400;
 
 pub(crate) async fn run(context: &Context) -> Result<Vec<Measurement>, ScenarioError> {
     let users = context.register_many(AT_ONCE).await?;
-    let load = Load {
-        at_once: AT_ONCE,
-        operations: OPERATIONS,
-        limit: context.limit,
-    };
+    let load = Load { at_once: AT_ONCE, operations: OPERATIONS, limit: context.limit };
     let uploaded = RefCell::new(Vec::new());
     let upload = |number: u64| {
         // No two uploads are alike, so that none is stored only once.
@@ -37,10 +33,7 @@ pub(crate) async fn run(context: &Context) -> Result<Vec<Measurement>, ScenarioE
         return Ok(vec![up]);
     }
     let download = |number| {
-        let path = format!(
-            "/_matrix/client/v1/media/download/{}",
-            pick(&uploaded, number)
-        );
+        let path = format!("/_matrix/client/v1/media/download/{}", pick(&uploaded, number));
         let user = pick(&users, number);
         async move { context.server.fetch(Some(user), &path).await }
     };

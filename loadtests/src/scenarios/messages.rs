@@ -22,27 +22,17 @@ pub(crate) async fn run(context: &Context) -> Result<Vec<Measurement>, ScenarioE
     let users = context.register_many(1).await?;
     let room_id = context.room_of(&users).await?;
     context.send_many(&users[0], &room_id, MESSAGES).await?;
-    let path = format!(
-        "/_matrix/client/v3/rooms/{}/messages?dir=b&limit=100",
-        encode(&room_id)
-    );
+    let path = format!("/_matrix/client/v3/rooms/{}/messages?dir=b&limit=100", encode(&room_id));
     let mut measurements = Vec::new();
     for at_once in [1, 8] {
         // Where each of the readers continues; none is at the end of the room.
-        let places: Vec<RefCell<Option<String>>> =
-            (0..at_once).map(|_| RefCell::default()).collect();
+        let places: Vec<RefCell<Option<String>>> = (0..at_once).map(|_| RefCell::default()).collect();
         let read = |number| {
             let place = pick(&places, number);
-            let from = place
-                .borrow()
-                .as_ref()
-                .map_or_else(String::new, |from| format!("&from={}", encode(from)));
+            let from = place.borrow().as_ref().map_or_else(String::new, |from| format!("&from={}", encode(from)));
             let (path, user) = (&path, &users[0]);
             async move {
-                let page: Page = context
-                    .server
-                    .get(Some(user), &format!("{path}{from}"))
-                    .await?;
+                let page: Page = context.server.get(Some(user), &format!("{path}{from}")).await?;
                 if page.chunk.is_empty() && page.end.is_some() {
                     return Err(CallError::Answer("events"));
                 }

@@ -142,19 +142,11 @@ impl Scenario {
 impl Context {
     /// The load of one part, with the sizes of this run.
     fn load(&self, at_once: usize) -> Load {
-        Load {
-            at_once,
-            operations: self.sizes.operations,
-            limit: self.limit,
-        }
+        Load { at_once, operations: self.sizes.operations, limit: self.limit }
     }
 
     async fn register_many(&self, count: usize) -> Result<Vec<Session>, CallError> {
-        stream::iter(0..count)
-            .map(|_| self.server.register())
-            .buffered(SETUP_AT_ONCE)
-            .try_collect()
-            .await
+        stream::iter(0..count).map(|_| self.server.register()).buffered(SETUP_AT_ONCE).try_collect().await
     }
 
     /// A public room of the first of `members`, joined by the others.
@@ -171,12 +163,7 @@ impl Context {
         Ok(room_id)
     }
 
-    async fn send_many(
-        &self,
-        session: &Session,
-        room_id: &str,
-        count: usize,
-    ) -> Result<(), CallError> {
+    async fn send_many(&self, session: &Session, room_id: &str, count: usize) -> Result<(), CallError> {
         stream::iter(0..count)
             .map(|_| async { self.server.send(session, room_id).await.map(drop) })
             .buffer_unordered(SETUP_AT_ONCE)

@@ -5,10 +5,5 @@ use crate::measure::closed_loop;
 use crate::report::Measurement;
 
 pub(crate) async fn run(context: &Context) -> Vec<Measurement> {
-    vec![
-        closed_loop(&context.probes, "register", context.load(4), |_| {
-            context.server.register()
-        })
-        .await,
-    ]
+    vec![closed_loop(&context.probes, "register", context.load(4), |_| context.server.register()).await]
 }

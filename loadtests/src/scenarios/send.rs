@@ -27,27 +27,16 @@ async fn one_room(context: &Context, users: &[Session]) -> Result<Vec<Measuremen
     Ok(measurements)
 }
 
-async fn many_rooms(
-    context: &Context,
-    users: &[Session],
-) -> Result<Vec<Measurement>, ScenarioError> {
+async fn many_rooms(context: &Context, users: &[Session]) -> Result<Vec<Measurement>, ScenarioError> {
     let mut rooms = Vec::new();
     for first in 0..users.len() {
-        let members: Vec<Session> = users
-            .iter()
-            .cycle()
-            .skip(first)
-            .take(MEMBERS)
-            .cloned()
-            .collect();
+        let members: Vec<Session> = users.iter().cycle().skip(first).take(MEMBERS).cloned().collect();
         let room_id = context.room_of(&members).await?;
         rooms.push((room_id, members));
     }
     let send = |number: u64| {
         let (room_id, members) = pick(&rooms, number);
-        context
-            .server
-            .send(pick(members, number / ROOMS as u64), room_id)
+        context.server.send(pick(members, number / ROOMS as u64), room_id)
     };
     let mut measurements = Vec::new();
     for senders in SENDERS {

@@ -10,19 +10,12 @@ use crate::report::Measurement;
 const SENDERS: usize = 16;
 
 pub(crate) async fn run(context: &Context) -> Result<Vec<Measurement>, ScenarioError> {
-    let command = context
-        .size_command
-        .as_deref()
-        .ok_or(ScenarioError::NoSizeCommand)?;
+    let command = context.size_command.as_deref().ok_or(ScenarioError::NoSizeCommand)?;
     let users = context.register_many(SENDERS).await?;
     let room_id = context.room_of(&users).await?;
     let before = size(command)?;
     // All messages are sent, however long that takes.
-    let load = Load {
-        at_once: SENDERS,
-        operations: context.sizes.stored,
-        limit: Duration::MAX,
-    };
+    let load = Load { at_once: SENDERS, operations: context.sizes.stored, limit: Duration::MAX };
     let send = |number| context.server.send(pick(&users, number), &room_id);
     let mut measurement = closed_loop(&context.probes, "storage", load, send).await;
     let grown = size(command)? - before;
@@ -32,12 +25,7 @@ pub(crate) async fn run(context: &Context) -> Result<Vec<Measurement>, ScenarioE
 
 fn size(command: &str) -> Result<f64, ScenarioError> {
     let failed = |what: String| ScenarioError::SizeCommand(what);
-    let output = Command::new("/bin/sh")
-        .args(["-c", command])
-        .output()
-        .map_err(|error| failed(error.to_string()))?;
+    let output = Command::new("/bin/sh").args(["-c", command]).output().map_err(|error| failed(error.to_string()))?;
     let text = String::from_utf8_lossy(&output.stdout);
-    text.trim()
-        .parse()
-        .map_err(|_| failed(format!("{text}{}", String::from_utf8_lossy(&output.stderr))))
+    text.trim().parse().map_err(|_| failed(format!("{text}{}", String::from_utf8_lossy(&output.stderr))))
 }

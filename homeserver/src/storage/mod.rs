@@ -6,5 +6,7 @@
 
 pub mod db;
 pub mod nid;
+pub mod user_names;
 
 pub use db::{Db, DbConfig, DbError, Row, Snapshot, Stmt, Tx, Value};
+pub use user_names::UserNames;

@@ -1,1 +1,18 @@
-//! Placeholder.
+//! Gatehouse's front door: the only process that is exposed.
+//!
+//! `listener → admission → routing → upstream`; `proxy` calls the last three, and they never call each other.
+
+mod admission;
+mod chance;
+pub mod command;
+pub mod config;
+mod dev;
+mod exchange;
+pub mod listener;
+mod metrics;
+mod proxy;
+mod redirect;
+mod reply;
+mod routing;
+pub mod server;
+mod upstream;

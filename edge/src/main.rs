@@ -1,1 +1,16 @@
-fn main() {}
+//! The `gatehouse` program.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use gatehouse::command::Command;
+
+fn main() -> ExitCode {
+    match Command::parse().execute() {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("gatehouse: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,74 @@
+use gatehouse_shared::config::parse_checked;
+
+use super::*;
+
+const EXAMPLE: &str = include_str!("../../../conf/edge.toml");
+
+fn leaves(value: &serde_json::Value, found: &mut Vec<String>) {
+    match value {
+        serde_json::Value::Object(table) => {
+            for (key, value) in table {
+                match value {
+                    serde_json::Value::Object(_) => leaves(value, found),
+                    serde_json::Value::Array(array) if array.iter().all(|element| element.is_object()) => {
+                        array.iter().for_each(|element| leaves(element, found));
+                    }
+                    _ => found.push(key.clone()),
+                }
+            }
+        }
+        _ => unreachable!("only tables are walked"),
+    }
+}
+
+#[test]
+fn the_example_holds_every_key_with_a_comment() {
+    let config = parse_checked::<EdgeConfig>(EXAMPLE, |_, _| {}).unwrap();
+    let mut keys = Vec::new();
+    leaves(&serde_json::to_value(&config).unwrap(), &mut keys);
+    assert!(keys.len() > 25, "the example leaves keys out: {keys:?}");
+    let lines: Vec<&str> = EXAMPLE.lines().collect();
+    for key in keys {
+        let at = lines.iter().position(|line| line.starts_with(&format!("{key} = ")));
+        let at = at.unwrap_or_else(|| panic!("conf/edge.toml leaves {key} out"));
+        assert!(lines[at - 1].starts_with('#'), "conf/edge.toml says nothing about {key}");
+    }
+}
+
+#[test]
+fn the_example_shows_the_defaults() {
+    let config = parse_checked::<EdgeConfig>(EXAMPLE, |_, _| {}).unwrap();
+    let shown = serde_json::to_value(&config.limits).unwrap();
+    assert_eq!(shown, serde_json::to_value(LimitsConfig::default()).unwrap());
+    assert_eq!(config.upstream.health_interval_ms, defaults::health_interval_ms());
+    assert_eq!(config.upstream.hold_seconds, defaults::hold_seconds());
+    assert_eq!(config.upstream.connect_timeout_ms, defaults::connect_timeout_ms());
+    assert_eq!(config.supervise.unwrap().stop_seconds, defaults::stop_seconds());
+    assert_eq!(config.telemetry.log_filter, TelemetryConfig::default().log_filter);
+}
+
+#[test]
+fn mistakes_that_types_allow_are_named() {
+    let text = "[server]\nname = \"exa mple\"\nbase_url = \"example.org\"\n[listen]\nhttps = [\"127.0.0.1:0\"]\n\
+                [upstream]\ncluster_secret = \"short\"\n";
+    let mistakes = parse_checked::<EdgeConfig>(text, check).map(|_| ()).expect_err("all of it is wrong");
+    let found: Vec<(&str, usize)> = mistakes.iter().map(|mistake| (mistake.key.as_str(), mistake.line)).collect();
+    let expected = [
+        ("tls", 0),
+        ("server.name", 2),
+        ("server.base_url", 3),
+        ("upstream.shards", 6),
+        ("upstream.cluster_secret", 7),
+    ];
+    assert_eq!(found, expected);
+}
+
+#[test]
+fn server_names_follow_the_grammar() {
+    for name in ["example.org", "localhost:8448", "192.0.2.1", "[::1]:8448", "[2001:db8::1]"] {
+        assert!(is_server_name(name), "{name}");
+    }
+    for name in ["", "exa mple", "a:b:c", "a:99999", "[::1", "[zz]", "a/b", ":1"] {
+        assert!(!is_server_name(name), "{name}");
+    }
+}

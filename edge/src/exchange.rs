@@ -1,0 +1,73 @@
+//! What is known of one request while it is answered.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tracing::Span;
+
+use crate::admission::request_class::RequestClass;
+use crate::upstream::headers::Vouched;
+
+/// A request that a shard's death interrupts is tried this many times in all: twice is bad luck, thrice is its fault.
+const MAX_INTERRUPTIONS: u32 = 3;
+
+/// One request and its answer.
+#[derive(Debug)]
+pub(crate) struct Exchange {
+    pub(crate) started: Instant,
+    pub(crate) client: IpAddr,
+    pub(crate) class: RequestClass,
+    pub(crate) request_id: String,
+    /// Places the request among the shards.
+    pub(crate) key: u64,
+    /// How many bytes of body are allowed, and how many this attempt has passed on.
+    pub(crate) body_limit: u64,
+    pub(crate) body_passed: u64,
+    pub(crate) vouched: Option<Vouched>,
+    /// Until when the request waits for a healthy shard; set when it first has to.
+    pub(crate) held_until: Option<Instant>,
+    pub(crate) attempts: u32,
+    interruptions: u32,
+    /// What the shard that refused for now asks to wait, in seconds.
+    pub(crate) retry_after: Option<u64>,
+    /// Records the request for traces; disabled unless spans are exported.
+    pub(crate) span: Span,
+}
+
+impl Exchange {
+    pub(crate) fn new() -> Self {
+        Self {
+            started: Instant::now(),
+            client: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            class: RequestClass::Other,
+            request_id: String::new(),
+            key: 0,
+            body_limit: 0,
+            body_passed: 0,
+            vouched: None,
+            held_until: None,
+            attempts: 0,
+            interruptions: 0,
+            retry_after: None,
+            span: Span::none(),
+        }
+    }
+
+    /// Counts bytes of the body; `false` when they are too many.
+    pub(crate) fn pass_body(&mut self, bytes: usize) -> bool {
+        self.body_passed = self.body_passed.saturating_add(bytes as u64);
+        self.body_passed <= self.body_limit
+    }
+
+    /// Until when to wait for a healthy shard. The wait of one request is counted once, however often it is interrupted.
+    pub(crate) fn hold(&mut self, at_most: Duration) -> Instant {
+        *self.held_until.get_or_insert_with(|| Instant::now() + at_most)
+    }
+
+    /// A shard died over the request; `false` when it may not be tried again.
+    pub(crate) fn interrupt(&mut self) -> bool {
+        self.interruptions += 1;
+        self.interruptions < MAX_INTERRUPTIONS
+    }
+}

@@ -1,0 +1,134 @@
+//! What the edge counts. Every series of a request is looked up once, at the start.
+
+use std::time::Duration;
+
+use gatehouse_shared::contract::Verdict;
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::Registry;
+
+use crate::admission::request_class::RequestClass;
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RequestLabels {
+    class: &'static str,
+    status: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ClassLabels {
+    class: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ListenerLabels {
+    listener: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ShardLabels {
+    shard: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct VerdictLabels {
+    verdict: &'static str,
+}
+
+const STATUSES: [&str; 6] = ["none", "1xx", "2xx", "3xx", "4xx", "5xx"];
+
+/// Everything that is counted across the edge.
+#[derive(Debug)]
+pub(crate) struct Metrics {
+    requests: [[Counter; STATUSES.len()]; RequestClass::ALL.len()],
+    durations: [Histogram; RequestClass::ALL.len()],
+    /// Requests that waited because no shard was healthy.
+    pub(crate) held: Counter,
+    /// Attempts after the first.
+    pub(crate) retries: Counter,
+    connections: [Family<ListenerLabels, Counter>; 3],
+    open_connections: Family<ListenerLabels, Gauge>,
+    shards_healthy: Family<ShardLabels, Gauge>,
+    shard_starts: Family<ShardLabels, Counter>,
+    verdicts: Family<VerdictLabels, Counter>,
+}
+
+/// What one listener counts.
+#[derive(Debug, Clone)]
+pub(crate) struct Connections {
+    pub(crate) opened: Counter,
+    pub(crate) refused: Counter,
+    pub(crate) failed_handshakes: Counter,
+    pub(crate) open: Gauge,
+}
+
+impl Metrics {
+    /// Registers every series under `gatehouse_edge_`.
+    pub(crate) fn new(registry: &mut Registry) -> Self {
+        let registry = registry.sub_registry_with_prefix("gatehouse_edge");
+        let requests: Family<RequestLabels, Counter> = Family::default();
+        // 0.5 ms to 32 s; long polls land in the last bucket, which is as much as one wants to know of them.
+        let durations: Family<ClassLabels, Histogram> =
+            Family::new_with_constructor(|| Histogram::new(exponential_buckets(0.0005, 2.0, 17)));
+        let metrics = Self {
+            requests: RequestClass::ALL.map(|class| {
+                let class = class.as_str();
+                STATUSES.map(|status| requests.get_or_create(&RequestLabels { class, status }).clone())
+            }),
+            durations: RequestClass::ALL
+                .map(|class| durations.get_or_create(&ClassLabels { class: class.as_str() }).clone()),
+            held: Counter::default(),
+            retries: Counter::default(),
+            connections: Default::default(),
+            open_connections: Family::default(),
+            shards_healthy: Family::default(),
+            shard_starts: Family::default(),
+            verdicts: Family::default(),
+        };
+        let [opened, refused, failed] = metrics.connections.clone();
+        registry.register("requests", "Requests answered", requests);
+        registry.register(
+            "request_duration_seconds",
+            "From the header of a request to the end of its answer",
+            durations,
+        );
+        registry.register("requests_held", "Requests that waited for a healthy shard", metrics.held.clone());
+        registry.register("request_retries", "Attempts after the first", metrics.retries.clone());
+        registry.register("connections_opened", "Connections accepted", opened);
+        registry.register("connections_refused", "Connections refused because all places were taken", refused);
+        registry.register("failed_handshakes", "TLS handshakes that failed", failed);
+        registry.register("connections_open", "Connections open now", metrics.open_connections.clone());
+        registry.register("shard_healthy", "1 while the shard takes requests", metrics.shards_healthy.clone());
+        registry.register("shard_starts", "Starts of a supervised shard", metrics.shard_starts.clone());
+        registry.register("verdicts", "Verdicts that shards gave", metrics.verdicts.clone());
+        metrics
+    }
+
+    pub(crate) fn answered(&self, class: RequestClass, status: Option<u16>, took: Duration) {
+        let status = status.map_or(0, |status| usize::from(status / 100)).min(STATUSES.len() - 1);
+        self.requests[class as usize][status].inc();
+        self.durations[class as usize].observe(took.as_secs_f64());
+    }
+
+    pub(crate) fn listener(&self, listener: &'static str) -> Connections {
+        let labels = ListenerLabels { listener };
+        let [opened, refused, failed] = self.connections.each_ref().map(|family| family.get_or_create(&labels).clone());
+        let open = self.open_connections.get_or_create(&labels).clone();
+        Connections { opened, refused, failed_handshakes: failed, open }
+    }
+
+    pub(crate) fn shard_healthy(&self, shard: &str) -> Gauge {
+        self.shards_healthy.get_or_create(&ShardLabels { shard: shard.to_owned() }).clone()
+    }
+
+    pub(crate) fn shard_starts(&self, shard: &str) -> Counter {
+        self.shard_starts.get_or_create(&ShardLabels { shard: shard.to_owned() }).clone()
+    }
+
+    pub(crate) fn verdict(&self, verdict: &Verdict) {
+        self.verdicts.get_or_create(&VerdictLabels { verdict: verdict.kind() }).inc();
+    }
+}

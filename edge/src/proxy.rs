@@ -1,0 +1,436 @@
+//! The way of one request: admitted, routed, sent to a shard, answered. Pingora calls these in this order.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use gatehouse_shared::contract::{ClusterSecret, Scheme, VERDICT, Verdict};
+use gatehouse_shared::net::client_ip::canonical;
+use gatehouse_shared::telemetry::TraceParent;
+use http::header::{ACCESS_CONTROL_ALLOW_ORIGIN, CONTENT_LENGTH, HOST, RETRY_AFTER};
+use http::{HeaderValue, Method, StatusCode};
+use pingora_core::modules::http::HttpModules;
+use pingora_core::upstreams::peer::HttpPeer;
+use pingora_error::{Error, ErrorSource, ErrorType, Result};
+use pingora_http::{RequestHeader, ResponseHeader};
+use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
+use tracing::{debug, info_span, warn};
+
+use crate::admission::request_class::{BodyLimits, RequestClass};
+use crate::admission::request_shape::{self, Misshapen};
+use crate::chance::Chance;
+use crate::exchange::Exchange;
+use crate::listener::header_deadline;
+use crate::metrics::Metrics;
+use crate::reply::{CORS, Reply};
+use crate::routing::route_table::{Destination, key, route};
+use crate::routing::well_known::WellKnown;
+use crate::upstream::headers::{Facts, Vouched, contract_headers, strip};
+use crate::upstream::pool::Pool;
+
+/// How long a client that was refused may go on sending before it is cut, so that it gets to read the refusal.
+const DRAIN_REFUSED: Duration = Duration::from_secs(3);
+/// What `Retry-After` says when no shard is healthy, in seconds.
+const RETRY_UNAVAILABLE: u64 = 2;
+
+/// What the endpoints with TLS do with a request.
+pub(crate) struct Proxy {
+    pub(crate) well_known: WellKnown,
+    pub(crate) pool: Arc<Pool>,
+    pub(crate) secret: ClusterSecret,
+    pub(crate) body_limits: BodyLimits,
+    /// How long a client may send or take nothing within a body.
+    pub(crate) body_idle: Duration,
+    /// How long a request waits while no shard is healthy.
+    pub(crate) hold: Duration,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) chance: Chance,
+    /// Whether a span of each request is worth its price.
+    pub(crate) exports_spans: bool,
+}
+
+#[async_trait]
+impl ProxyHttp for Proxy {
+    type CTX = Exchange;
+
+    fn new_ctx(&self) -> Exchange {
+        Exchange::new()
+    }
+
+    /// None: the default would compress, and shards decide about that.
+    fn init_downstream_modules(&self, _modules: &mut HttpModules) {}
+
+    async fn early_request_filter(&self, session: &mut Session, _exchange: &mut Exchange) -> Result<()> {
+        header_deadline::header_arrived();
+        let idle = Some(self.body_idle);
+        session.set_read_timeout(idle);
+        session.set_write_timeout(idle);
+        session.set_total_drain_timeout(Some(DRAIN_REFUSED));
+        Ok(())
+    }
+
+    /// Answers what the edge answers itself; `true` says that it did.
+    async fn request_filter(&self, session: &mut Session, exchange: &mut Exchange) -> Result<bool> {
+        exchange.started = tokio::time::Instant::now();
+        if let Some(address) = session.client_addr().and_then(|address| address.as_inet()) {
+            exchange.client = canonical(address.ip());
+        }
+        match self.examine(session, exchange)? {
+            None => Ok(false),
+            Some(reply) => {
+                refuse_or_answer(session, reply).await?;
+                Ok(true)
+            }
+        }
+    }
+
+    /// A shard for the request, waiting for one if need be.
+    async fn upstream_peer(&self, _session: &mut Session, exchange: &mut Exchange) -> Result<Box<HttpPeer>> {
+        exchange.attempts += 1;
+        if exchange.attempts > 1 {
+            self.metrics.retries.inc();
+        }
+        // The whole body goes out again with each attempt.
+        exchange.body_passed = 0;
+        if let Some(shard) = self.pool.find(exchange.key) {
+            return Ok(Box::new(shard.peer()));
+        }
+        self.metrics.held.inc();
+        let deadline = exchange.hold(self.hold);
+        match self.pool.wait_for(exchange.key, deadline).await {
+            Some(shard) => Ok(Box::new(shard.peer())),
+            None => Error::e_explain(ErrorType::HTTPStatus(429), "no shard is healthy"),
+        }
+    }
+
+    async fn request_body_filter(
+        &self,
+        _session: &mut Session,
+        body: &mut Option<Bytes>,
+        _end: bool,
+        exchange: &mut Exchange,
+    ) -> Result<()> {
+        if body.as_ref().is_none_or(|chunk| exchange.pass_body(chunk.len())) {
+            return Ok(());
+        }
+        Error::e_explain(ErrorType::HTTPStatus(413), "the body is larger than its class allows")
+    }
+
+    async fn upstream_request_filter(
+        &self,
+        _session: &mut Session,
+        request: &mut RequestHeader,
+        exchange: &mut Exchange,
+    ) -> Result<()> {
+        match &exchange.vouched {
+            Some(vouched) => vouched.put_on(request),
+            None => Error::e_explain(ErrorType::InternalError, "a request was routed before it was examined"),
+        }
+    }
+
+    /// A shard that is well but cannot serve now (its database is away, say) answers 503: clients get 429.
+    async fn upstream_response_filter(
+        &self,
+        _session: &mut Session,
+        response: &mut ResponseHeader,
+        exchange: &mut Exchange,
+    ) -> Result<()> {
+        if response.status != StatusCode::SERVICE_UNAVAILABLE {
+            return Ok(());
+        }
+        let seconds = response.headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok());
+        exchange.retry_after = seconds.and_then(|seconds| seconds.parse().ok());
+        Error::e_explain(ErrorType::HTTPStatus(429), "the shard cannot serve now")
+    }
+
+    async fn response_filter(
+        &self,
+        session: &mut Session,
+        response: &mut ResponseHeader,
+        exchange: &mut Exchange,
+    ) -> Result<()>
+    where
+        Self::CTX: Send + Sync,
+    {
+        if response.status == StatusCode::SWITCHING_PROTOCOLS {
+            // A WebSocket may be silent for as long as both sides like.
+            session.set_read_timeout(None);
+        }
+        if let Some(verdict) = response.headers.get(VERDICT).and_then(|value| value.to_str().ok()) {
+            match Verdict::parse(verdict) {
+                Some(verdict) => self.metrics.verdict(&verdict),
+                None => warn!(verdict, "a shard gave a verdict that this version does not know"),
+            }
+        }
+        for name in contract_headers(&response.headers) {
+            response.remove_header(&name);
+        }
+        let for_browsers = exchange.class != RequestClass::Federation && !response.status.is_informational();
+        if for_browsers && !response.headers.contains_key(ACCESS_CONTROL_ALLOW_ORIGIN) {
+            for (name, value) in CORS {
+                response.insert_header(name, HeaderValue::from_static(value))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The shard cannot be connected to: it is down, and another one (or the next one in its place) may serve.
+    fn fail_to_connect(
+        &self,
+        _session: &mut Session,
+        peer: &HttpPeer,
+        _exchange: &mut Exchange,
+        mut error: Box<Error>,
+    ) -> Box<Error> {
+        let refused = self.pool.shards().iter().find(|shard| shard.peer()._address == peer._address);
+        if let Some(shard) = refused {
+            shard.mark_unhealthy(&error);
+        }
+        error.set_retry(true);
+        error
+    }
+
+    /// The shard went away over the request. It is tried again when that cannot do its work twice: nothing of it was
+    /// sent, or its method is idempotent and the whole of it is still here.
+    fn error_while_proxy(
+        &self,
+        _peer: &HttpPeer,
+        session: &mut Session,
+        mut error: Box<Error>,
+        exchange: &mut Exchange,
+        _reused: bool,
+    ) -> Box<Error> {
+        let whole = !is_answered(session) && !session.retry_buffer_truncated();
+        let went_away = *error.esource() == ErrorSource::Upstream && !matches!(error.etype(), ErrorType::HTTPStatus(_));
+        let unsent = *error.etype() == ErrorType::WriteError;
+        let repeatable = unsent || session.req_header().method.is_idempotent();
+        error.set_retry(whole && went_away && repeatable && exchange.interrupt());
+        error
+    }
+
+    /// The request failed for good: says so in Matrix's words, if anything can still be said.
+    async fn fail_to_proxy(&self, session: &mut Session, error: &Error, exchange: &mut Exchange) -> FailToProxy
+    where
+        Self::CTX: Send + Sync,
+    {
+        let reply = if is_answered(session) { None } else { reply_to(error, exchange) };
+        let error_code = reply.as_ref().map_or(0, |reply| reply.status().as_u16());
+        if error_code >= 500 {
+            warn!(request.id = %exchange.request_id, %error, status = error_code, "a request failed");
+        }
+        if let Some(reply) = reply {
+            session.set_keepalive(None);
+            // A client that is gone has no use for the answer.
+            let _ = refuse_or_answer(session, reply).await;
+        }
+        FailToProxy { error_code, can_reuse_downstream: false }
+    }
+
+    async fn logging(&self, session: &mut Session, error: Option<&Error>, exchange: &mut Exchange)
+    where
+        Self::CTX: Send + Sync,
+    {
+        header_deadline::header_expected();
+        let status = session.response_written().map(|response| response.status.as_u16());
+        let took = exchange.started.elapsed();
+        self.metrics.answered(exchange.class, status, took);
+        if let Some(status) = status {
+            exchange.span.record("http.response.status_code", status);
+        }
+        debug!(
+            request.id = %exchange.request_id,
+            client = %exchange.client,
+            method = %session.req_header().method,
+            path = session.req_header().uri.path(),
+            status,
+            took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
+            attempts = exchange.attempts,
+            error = error.map(tracing::field::display),
+            "request"
+        );
+    }
+
+    /// Logged once, by `fail_to_proxy` and `logging`.
+    fn suppress_error_log(&self, _session: &Session, _exchange: &Exchange, _error: &Error) -> bool {
+        true
+    }
+
+    /// Counted by `upstream_peer`.
+    fn suppress_proxy_warn_log(
+        &self,
+        _session: &Session,
+        _exchange: &Exchange,
+        _error: &Error,
+        _context: ProxyWarnLogContext,
+    ) -> bool {
+        true
+    }
+}
+
+impl Proxy {
+    /// Admits and routes. `Some` is an answer of the edge's own; `None` says that a shard is to answer.
+    fn examine(&self, session: &mut Session, exchange: &mut Exchange) -> Result<Option<Reply>> {
+        let request = session.req_header_mut();
+        strip(request);
+        let host = host_of(request);
+        if let Err(misshapen) = request_shape::check(request.raw_path(), host.as_deref()) {
+            return Ok(Some(misshapen_reply(misshapen)));
+        }
+        if request.method == Method::OPTIONS {
+            return Ok(Some(Reply::preflight()));
+        }
+        let affinity = match route(request.uri.path()) {
+            Destination::Shard(affinity) => affinity,
+            Destination::ClientDocument => return Ok(Some(document(request, self.well_known.client.as_ref()))),
+            Destination::ServerDocument => return Ok(Some(document(request, self.well_known.server.as_ref()))),
+            Destination::Nowhere => return Ok(Some(unrecognized())),
+        };
+        exchange.class = RequestClass::of(&request.method, request.uri.path());
+        exchange.body_limit = self.body_limits.of(exchange.class);
+        if announced_length(request).is_some_and(|length| length > exchange.body_limit) {
+            return Ok(Some(too_large(exchange)));
+        }
+        let client = exchange.client.to_string();
+        exchange.key = key(affinity, &request.headers, request.uri.query(), &client);
+        self.vouch(request, exchange, host.as_deref().unwrap_or_default())?;
+        Ok(None)
+    }
+
+    fn vouch(&self, request: &mut RequestHeader, exchange: &mut Exchange, host: &str) -> Result<()> {
+        let target = request.uri.path_and_query().map_or("/", |target| target.as_str()).to_owned();
+        if request.raw_path() != target.as_bytes() {
+            // The absolute form of a proxied request: shards get the origin form, which is what is signed.
+            request.set_raw_path(target.as_bytes())?;
+        }
+        exchange.request_id = format!("{:016x}", self.chance.number());
+        let traceparent = self.trace(request, exchange).to_string();
+        let facts = Facts {
+            client: exchange.client,
+            // Requests in the clear are redirected by another application and never come here.
+            scheme: Scheme::Https,
+            host,
+            request_id: &exchange.request_id,
+            traceparent: &traceparent,
+            method: request.method.as_str(),
+            target: &target,
+        };
+        exchange.vouched = Vouched::new(facts, &self.secret);
+        Ok(())
+    }
+
+    /// Continues the client's trace or begins one.
+    fn trace(&self, request: &RequestHeader, exchange: &mut Exchange) -> TraceParent {
+        let parent = TraceParent::from_headers(&request.headers);
+        if self.exports_spans {
+            exchange.span = info_span!(
+                "request",
+                otel.kind = "server",
+                request.id = %exchange.request_id,
+                http.request.method = %request.method,
+                url.path = request.uri.path(),
+                http.response.status_code = tracing::field::Empty,
+            );
+            if let Some(parent) = parent {
+                parent.adopt(&exchange.span);
+            }
+            if let Some(own) = TraceParent::of_span(&exchange.span) {
+                return own;
+            }
+        }
+        let span_id = self.chance.span_id();
+        parent.map_or_else(|| TraceParent::begin(self.chance.trace_id(), span_id), |parent| parent.with_span(span_id))
+    }
+}
+
+/// Whether a final answer has begun: `100 Continue` is none, `101 Switching Protocols` is one.
+fn is_answered(session: &Session) -> bool {
+    let written = session.response_written().map(|response| response.status);
+    written.is_some_and(|status| !status.is_informational() || status == StatusCode::SWITCHING_PROTOCOLS)
+}
+
+/// HTTP/2 names the host in `:authority`, HTTP/1 in `Host`; Pingora refuses requests where the two disagree.
+pub(crate) fn host_of(request: &RequestHeader) -> Option<String> {
+    let authority = request.uri.authority().map(|authority| authority.as_str());
+    let header = || request.headers.get(HOST).and_then(|host| host.to_str().ok());
+    authority.or_else(header).map(str::to_owned)
+}
+
+fn announced_length(request: &RequestHeader) -> Option<u64> {
+    request.headers.get(CONTENT_LENGTH)?.to_str().ok()?.trim().parse().ok()
+}
+
+/// Writes the answer, then lets a client that is still sending finish or be cut, so that it reads the answer first.
+async fn refuse_or_answer(session: &mut Session, reply: Reply) -> Result<()> {
+    let refused = reply.status().is_client_error() && !session.is_body_done();
+    if refused {
+        session.set_keepalive(None);
+    }
+    reply.send(session).await?;
+    if refused {
+        // Either it stops sending or its time is up: both end the connection.
+        let _ = session.drain_request_body().await;
+    }
+    Ok(())
+}
+
+fn document(request: &RequestHeader, document: Option<&Bytes>) -> Reply {
+    match (&request.method, document) {
+        (&Method::GET | &Method::HEAD, Some(document)) => Reply::document(document.clone()),
+        (&Method::GET | &Method::HEAD, None) => {
+            Reply::error(StatusCode::NOT_FOUND, "M_NOT_FOUND", "This server publishes no such document")
+        }
+        _ => Reply::error(StatusCode::METHOD_NOT_ALLOWED, "M_UNRECOGNIZED", "This document can only be read"),
+    }
+}
+
+fn misshapen_reply(misshapen: Misshapen) -> Reply {
+    match misshapen {
+        Misshapen::TargetTooLong => {
+            Reply::error(StatusCode::URI_TOO_LONG, "M_TOO_LARGE", "The request's path and query are too long")
+        }
+        Misshapen::TargetNotText => {
+            Reply::error(StatusCode::BAD_REQUEST, "M_UNRECOGNIZED", "The request's path or query is no URI")
+        }
+        Misshapen::Host => {
+            Reply::error(StatusCode::BAD_REQUEST, "M_UNRECOGNIZED", "The request names no host that could be meant")
+        }
+    }
+}
+
+fn unrecognized() -> Reply {
+    Reply::error(StatusCode::NOT_FOUND, "M_UNRECOGNIZED", "Unrecognized request")
+}
+
+fn too_large(exchange: &Exchange) -> Reply {
+    let message = format!("The body may be at most {} bytes", exchange.body_limit);
+    Reply::error(StatusCode::PAYLOAD_TOO_LARGE, "M_TOO_LARGE", &message)
+}
+
+/// The one place that says what each failure is to a client; `None` when the client is gone.
+fn reply_to(error: &Error, exchange: &Exchange) -> Option<Reply> {
+    use ErrorType::{
+        ConnectError, ConnectNoRoute, ConnectRefused, ConnectTimedout, ConnectionClosed, HTTPStatus, ReadError,
+        ReadTimedout, WriteError, WriteTimedout,
+    };
+    let bad_request = |message| Reply::error(StatusCode::BAD_REQUEST, "M_UNKNOWN", message);
+    let unavailable =
+        || Reply::busy(exchange.retry_after.unwrap_or(RETRY_UNAVAILABLE), "The server is busy; try again soon");
+    Some(match (error.etype(), error.esource()) {
+        (HTTPStatus(413), _) => too_large(exchange),
+        (HTTPStatus(429), _) | (ConnectError | ConnectNoRoute | ConnectRefused | ConnectTimedout, _) => unavailable(),
+        (ReadError | WriteError | ConnectionClosed | WriteTimedout, ErrorSource::Downstream) => return None,
+        (ReadTimedout, ErrorSource::Downstream) => {
+            Reply::error(StatusCode::REQUEST_TIMEOUT, "M_UNKNOWN", "The body of the request took too long")
+        }
+        (_, ErrorSource::Downstream) => bad_request("The request is not HTTP as it should be"),
+        (_, ErrorSource::Upstream) => Reply::error(
+            StatusCode::BAD_GATEWAY,
+            "M_UNKNOWN",
+            "The server was interrupted; whether the request was carried out is unknown",
+        ),
+        (_, ErrorSource::Internal | ErrorSource::Unset) => {
+            Reply::error(StatusCode::INTERNAL_SERVER_ERROR, "M_UNKNOWN", "The server failed")
+        }
+    })
+}

@@ -1,0 +1,97 @@
+//! What the endpoints in the clear do: send every request to HTTPS, unread.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use http::{HeaderValue, StatusCode};
+use pingora_core::modules::http::HttpModules;
+use pingora_core::upstreams::peer::HttpPeer;
+use pingora_error::{Error, ErrorType, Result};
+use pingora_proxy::{ProxyHttp, Session};
+
+use crate::admission::request_shape;
+use crate::listener::header_deadline;
+use crate::proxy::host_of;
+use crate::reply::Reply;
+
+const DRAIN: Duration = Duration::from_secs(1);
+
+/// Redirects to HTTPS on `port`.
+pub(crate) struct RedirectToHttps {
+    pub(crate) port: u16,
+}
+
+#[async_trait]
+impl ProxyHttp for RedirectToHttps {
+    type CTX = ();
+
+    fn new_ctx(&self) {}
+
+    fn init_downstream_modules(&self, _modules: &mut HttpModules) {}
+
+    async fn early_request_filter(&self, session: &mut Session, (): &mut ()) -> Result<()> {
+        header_deadline::header_arrived();
+        // What a client sends in the clear is not read.
+        session.set_total_drain_timeout(Some(DRAIN));
+        Ok(())
+    }
+
+    async fn request_filter(&self, session: &mut Session, (): &mut ()) -> Result<bool> {
+        let request = session.req_header();
+        let host = host_of(request);
+        let reply = match request_shape::check(request.raw_path(), host.as_deref()) {
+            Ok(()) => {
+                let target = request.uri.path_and_query().map_or("/", |target| target.as_str());
+                self.location(host.as_deref().unwrap_or_default(), target).map(Reply::redirect)
+            }
+            Err(_) => None,
+        };
+        let misshapen = || Reply::error(StatusCode::BAD_REQUEST, "M_UNRECOGNIZED", "Speak HTTPS to this server");
+        reply.unwrap_or_else(misshapen).send(session).await?;
+        Ok(true)
+    }
+
+    async fn upstream_peer(&self, _session: &mut Session, (): &mut ()) -> Result<Box<HttpPeer>> {
+        Error::e_explain(ErrorType::InternalError, "a request in the clear has no shard")
+    }
+
+    async fn logging(&self, _session: &mut Session, _error: Option<&Error>, (): &mut ())
+    where
+        Self::CTX: Send + Sync,
+    {
+        header_deadline::header_expected();
+    }
+}
+
+impl RedirectToHttps {
+    fn location(&self, host: &str, target: &str) -> Option<HeaderValue> {
+        let host = without_port(host);
+        let url = match self.port {
+            443 => format!("https://{host}{target}"),
+            port => format!("https://{host}:{port}{target}"),
+        };
+        HeaderValue::from_str(&url).ok()
+    }
+}
+
+/// The host of `host[:port]`; the colons of a bracketed IPv6 address stay.
+fn without_port(host: &str) -> &str {
+    match host.rsplit_once(':') {
+        Some((host, port)) if !port.contains(']') => host,
+        _ => host,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_location_keeps_host_and_target() {
+        let at = |port, host| RedirectToHttps { port }.location(host, "/a//b?c=%2F").unwrap();
+        assert_eq!(at(443, "example.org:80"), "https://example.org/a//b?c=%2F");
+        assert_eq!(at(8443, "example.org"), "https://example.org:8443/a//b?c=%2F");
+        assert_eq!(at(8443, "[::1]:8080"), "https://[::1]:8443/a//b?c=%2F");
+        assert_eq!(at(443, "[::1]"), "https://[::1]/a//b?c=%2F");
+    }
+}

@@ -1,0 +1,93 @@
+//! The answers that the edge makes itself: Matrix errors, documents, preflights and redirects, all with CORS headers.
+
+use bytes::Bytes;
+use http::header::{
+    ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_MAX_AGE,
+    CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, LOCATION, RETRY_AFTER,
+};
+use http::{HeaderName, HeaderValue, Method, StatusCode};
+use pingora_error::Result;
+use pingora_http::ResponseHeader;
+use pingora_proxy::Session;
+use serde_json::json;
+
+/// What the client-server API recommends under "Web Browser Clients".
+pub(crate) const CORS: [(HeaderName, &str); 3] = [
+    (ACCESS_CONTROL_ALLOW_ORIGIN, "*"),
+    (ACCESS_CONTROL_ALLOW_METHODS, "GET, HEAD, POST, PUT, DELETE, OPTIONS"),
+    (ACCESS_CONTROL_ALLOW_HEADERS, "X-Requested-With, Content-Type, Authorization"),
+];
+
+/// An answer of the edge's own.
+#[derive(Debug, Clone)]
+pub(crate) struct Reply {
+    status: StatusCode,
+    headers: Vec<(HeaderName, HeaderValue)>,
+    body: Bytes,
+}
+
+impl Reply {
+    /// A Matrix error.
+    pub(crate) fn error(status: StatusCode, errcode: &str, message: &str) -> Self {
+        Self::json(status, json!({ "errcode": errcode, "error": message }).to_string().into())
+    }
+
+    /// `M_LIMIT_EXCEEDED`, which every client knows how to wait for.
+    pub(crate) fn busy(retry_after_seconds: u64, message: &str) -> Self {
+        let body = json!({
+            "errcode": "M_LIMIT_EXCEEDED",
+            "error": message,
+            "retry_after_ms": retry_after_seconds.saturating_mul(1_000),
+        });
+        let mut reply = Self::json(StatusCode::TOO_MANY_REQUESTS, body.to_string().into());
+        reply.headers.push((RETRY_AFTER, HeaderValue::from(retry_after_seconds)));
+        reply
+    }
+
+    /// A document that others may keep for an hour.
+    pub(crate) fn document(body: Bytes) -> Self {
+        let mut reply = Self::json(StatusCode::OK, body);
+        reply.headers.push((CACHE_CONTROL, HeaderValue::from_static("public, max-age=3600")));
+        reply
+    }
+
+    /// The answer to a preflight.
+    pub(crate) fn preflight() -> Self {
+        let headers = vec![(ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("86400"))];
+        Self { status: StatusCode::NO_CONTENT, headers, body: Bytes::new() }
+    }
+
+    /// To the same target elsewhere, with the same method.
+    pub(crate) fn redirect(location: HeaderValue) -> Self {
+        Self { status: StatusCode::PERMANENT_REDIRECT, headers: vec![(LOCATION, location)], body: Bytes::new() }
+    }
+
+    fn json(status: StatusCode, body: Bytes) -> Self {
+        Self { status, headers: vec![(CONTENT_TYPE, HeaderValue::from_static("application/json"))], body }
+    }
+
+    pub(crate) fn status(&self) -> StatusCode {
+        self.status
+    }
+
+    /// Writes the answer.
+    pub(crate) async fn send(self, session: &mut Session) -> Result<()> {
+        let mut header = ResponseHeader::build(self.status, Some(CORS.len() + self.headers.len() + 1))?;
+        for (name, value) in self.headers {
+            header.insert_header(name, value)?;
+        }
+        for (name, value) in CORS {
+            header.insert_header(name, HeaderValue::from_static(value))?;
+        }
+        let bodiless = self.status == StatusCode::NO_CONTENT;
+        if !bodiless {
+            header.insert_header(CONTENT_LENGTH, HeaderValue::from(self.body.len()))?;
+        }
+        let ends = bodiless || self.body.is_empty() || session.req_header().method == Method::HEAD;
+        session.write_response_header(Box::new(header), ends).await?;
+        if ends {
+            return session.downstream_session.finish_body().await;
+        }
+        session.write_response_body(Some(self.body), true).await
+    }
+}

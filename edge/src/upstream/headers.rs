@@ -1,0 +1,113 @@
+//! What a shard is told about a request, and what is removed from what comes from outside.
+
+use std::net::IpAddr;
+
+use gatehouse_shared::contract::{
+    CLIENT, ClusterSecret, HEADER_PREFIX, HOST, MAC, REQUEST_ID, SCHEME, Scheme, Signed, TRACEPARENT,
+};
+use http::{HeaderMap, HeaderName, HeaderValue};
+use pingora_error::Result;
+use pingora_http::RequestHeader;
+
+/// Headers by which other proxies forward what this edge finds out itself.
+const FORWARDING: [&str; 2] = ["forwarded", "x-real-ip"];
+const FORWARDING_PREFIX: &str = "x-forwarded-";
+
+/// Whether a header from outside must not reach a shard.
+fn is_ours(name: &HeaderName) -> bool {
+    let name = name.as_str();
+    name.starts_with(HEADER_PREFIX) || name.starts_with(FORWARDING_PREFIX) || FORWARDING.contains(&name)
+}
+
+/// Removes everything that only the edge may say.
+pub(crate) fn strip(request: &mut RequestHeader) {
+    // Allocates nothing for the requests that carry none of them, which is nearly all.
+    let forged: Vec<HeaderName> = request.headers.keys().filter(|name| is_ours(name)).cloned().collect();
+    for name in forged {
+        request.remove_header(&name);
+    }
+}
+
+/// Whether anything of the contract is among the headers of an answer, which must not leave the edge.
+pub(crate) fn contract_headers(headers: &HeaderMap) -> Vec<HeaderName> {
+    headers.keys().filter(|name| name.as_str().starts_with(HEADER_PREFIX)).cloned().collect()
+}
+
+/// What the edge says about a request; made once and sent with every attempt.
+#[derive(Debug)]
+pub(crate) struct Vouched([(&'static str, HeaderValue); 6]);
+
+/// What goes into [`Vouched`].
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Facts<'r> {
+    pub(crate) client: IpAddr,
+    pub(crate) scheme: Scheme,
+    pub(crate) host: &'r str,
+    pub(crate) request_id: &'r str,
+    pub(crate) traceparent: &'r str,
+    pub(crate) method: &'r str,
+    pub(crate) target: &'r str,
+}
+
+impl Vouched {
+    /// Signs the facts. `None` when one of them cannot be written in a header, which checked facts always can.
+    pub(crate) fn new(facts: Facts<'_>, secret: &ClusterSecret) -> Option<Self> {
+        let Facts { scheme, host, request_id, traceparent, method, target, .. } = facts;
+        let client = facts.client.to_string();
+        let scheme = scheme.as_str();
+        let mac = Signed { client: &client, scheme, host, request_id, traceparent, method, target }.sign(secret);
+        Some(Self([
+            (CLIENT, HeaderValue::from_maybe_shared(bytes::Bytes::from(client)).ok()?),
+            (SCHEME, HeaderValue::from_static(scheme)),
+            (HOST, HeaderValue::from_str(host).ok()?),
+            (REQUEST_ID, HeaderValue::from_str(request_id).ok()?),
+            (TRACEPARENT, HeaderValue::from_str(traceparent).ok()?),
+            (MAC, HeaderValue::from_bytes(mac.as_bytes()).ok()?),
+        ]))
+    }
+
+    /// Puts them on an attempt, in the place of anything that bears their names.
+    pub(crate) fn put_on(&self, request: &mut RequestHeader) -> Result<()> {
+        self.0.iter().try_for_each(|(name, value)| request.insert_header(*name, value.clone()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use gatehouse_shared::config::Secret;
+    use gatehouse_shared::contract::verify;
+
+    use super::*;
+
+    #[test]
+    fn forged_headers_are_removed_whatever_their_case() {
+        let mut request = RequestHeader::build("GET", b"/_matrix/client/versions", None).unwrap();
+        for name in ["X-Gatehouse-Client", "x-gatehouse-anything", "X-Forwarded-For", "Forwarded", "X-Real-IP"] {
+            request.append_header(name, "192.0.2.1").unwrap();
+            request.append_header(name, "192.0.2.2").unwrap();
+        }
+        request.append_header("Authorization", "Bearer x").unwrap();
+        strip(&mut request);
+        assert_eq!(request.headers.keys().map(HeaderName::as_str).collect::<Vec<_>>(), ["authorization"]);
+    }
+
+    #[test]
+    fn a_shard_believes_what_is_vouched_for() {
+        let secret = ClusterSecret::new(&Secret::new("0123456789abcdef0123456789abcdef")).unwrap();
+        let target = "/_matrix//client/%2e%2e/x?y=%20";
+        let mut request = RequestHeader::build("PUT", target.as_bytes(), None).unwrap();
+        let facts = Facts {
+            client: "2001:db8::1".parse().unwrap(),
+            scheme: Scheme::Https,
+            host: "example.org",
+            request_id: "r1",
+            traceparent: "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00",
+            method: "PUT",
+            target,
+        };
+        Vouched::new(facts, &secret).unwrap().put_on(&mut request).unwrap();
+        let forwarded = verify(&secret, &request.method, &request.uri, &request.headers).unwrap();
+        assert_eq!(forwarded.client, facts.client);
+        assert_eq!(forwarded.request_id, "r1");
+    }
+}

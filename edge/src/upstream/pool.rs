@@ -1,0 +1,218 @@
+//! Chooses a shard for a key by rendezvous hashing over the healthy ones.
+
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use gatehouse_shared::net::ListenAddr;
+use pingora_core::upstreams::peer::HttpPeer;
+use prometheus_client::metrics::gauge::Gauge;
+use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
+use tracing::{info, warn};
+
+/// An idle connection to a shard is kept this long.
+const IDLE: Duration = Duration::from_secs(60);
+
+/// One shard and whether it takes requests.
+pub(crate) struct Shard {
+    address: ListenAddr,
+    name: String,
+    seed: u64,
+    peer: HttpPeer,
+    healthy: AtomicBool,
+    gauge: Gauge,
+    /// Asks for a health check now rather than at the next turn.
+    doubt: Notify,
+    changed: watch::Sender<u64>,
+}
+
+impl fmt::Debug for Shard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shard").field("name", &self.name).field("healthy", &self.is_healthy()).finish_non_exhaustive()
+    }
+}
+
+/// The address of a shard cannot be connected to: its path is too long for a socket or not text.
+#[derive(Debug, thiserror::Error)]
+#[error("{0} cannot be connected to: the path is too long or not UTF-8")]
+pub struct UnusableAddress(ListenAddr);
+
+impl Shard {
+    fn new(
+        address: ListenAddr,
+        connect_timeout: Duration,
+        gauge: impl FnOnce(&str) -> Gauge,
+        changed: watch::Sender<u64>,
+    ) -> Result<Self, UnusableAddress> {
+        let mut peer = match &address {
+            ListenAddr::Tcp(address) => HttpPeer::new(address, false, String::new()),
+            ListenAddr::Unix(path) => path_peer(path).ok_or_else(|| UnusableAddress(address.clone()))?,
+        };
+        peer.options.connection_timeout = Some(connect_timeout);
+        peer.options.idle_timeout = Some(IDLE);
+        // No read timeout: a long poll may take as long as it likes, and a shard that dies closes its connections.
+        let name = address.to_string();
+        let gauge = gauge(&name);
+        let seed = spread(name.bytes().fold(0, |seed, byte| spread(seed ^ u64::from(byte))));
+        Ok(Self { address, name, seed, peer, healthy: AtomicBool::new(false), gauge, doubt: Notify::new(), changed })
+    }
+
+    pub(crate) fn address(&self) -> &ListenAddr {
+        &self.address
+    }
+
+    pub(crate) fn peer(&self) -> HttpPeer {
+        self.peer.clone()
+    }
+
+    pub(crate) fn is_healthy(&self) -> bool {
+        self.healthy.load(Ordering::Acquire)
+    }
+
+    /// The shard takes requests.
+    pub(crate) fn mark_healthy(&self) {
+        if !self.healthy.swap(true, Ordering::AcqRel) {
+            info!(shard = %self.name, "the shard takes requests");
+            self.note_change(1);
+        }
+    }
+
+    /// The shard takes no requests, and why.
+    pub(crate) fn mark_unhealthy(&self, reason: &dyn fmt::Display) {
+        if self.healthy.swap(false, Ordering::AcqRel) {
+            warn!(shard = %self.name, %reason, "the shard takes no requests");
+            self.note_change(0);
+        }
+    }
+
+    fn note_change(&self, gauge: i64) {
+        self.gauge.set(gauge);
+        self.changed.send_modify(|changes| *changes = changes.wrapping_add(1));
+        self.doubt.notify_one();
+    }
+
+    /// Something made this shard doubtful, or promises that it may be well again: check it now.
+    pub(crate) fn check_now(&self) {
+        self.doubt.notify_one();
+    }
+
+    /// Resolves when a check is asked for.
+    pub(crate) async fn doubted(&self) {
+        self.doubt.notified().await;
+    }
+}
+
+fn path_peer(path: &Path) -> Option<HttpPeer> {
+    HttpPeer::new_uds(path.to_str()?, false, String::new()).ok()
+}
+
+/// All shards.
+#[derive(Debug)]
+pub(crate) struct Pool {
+    shards: Vec<Arc<Shard>>,
+    changed: watch::Sender<u64>,
+}
+
+impl Pool {
+    pub(crate) fn new(
+        addresses: impl IntoIterator<Item = ListenAddr>,
+        connect_timeout: Duration,
+        gauge: impl Fn(&str) -> Gauge,
+    ) -> Result<Self, UnusableAddress> {
+        let changed = watch::Sender::new(0);
+        let shard = |address| Shard::new(address, connect_timeout, &gauge, changed.clone()).map(Arc::new);
+        let shards = addresses.into_iter().map(shard).collect::<Result<_, _>>()?;
+        Ok(Self { shards, changed })
+    }
+
+    pub(crate) fn shards(&self) -> &[Arc<Shard>] {
+        &self.shards
+    }
+
+    /// The healthy shard that serves `key`, if there is one.
+    pub(crate) fn find(&self, key: u64) -> Option<&Arc<Shard>> {
+        let healthy = self.shards.iter().filter(|shard| shard.is_healthy());
+        healthy.max_by_key(|shard| spread(key ^ shard.seed))
+    }
+
+    /// Like [`Self::find`], but waits until `deadline` for a shard to become healthy.
+    pub(crate) async fn wait_for(&self, key: u64, deadline: Instant) -> Option<&Arc<Shard>> {
+        let mut changed = self.changed.subscribe();
+        loop {
+            if let Some(shard) = self.find(key) {
+                return Some(shard);
+            }
+            // The sender lives in `self`, so only the deadline ends this early.
+            tokio::time::timeout_at(deadline, changed.changed()).await.ok()?.ok()?;
+        }
+    }
+}
+
+/// A bijection in which every bit of the input reaches every bit of the output (the finalizer of SplitMix64).
+fn spread(mut bits: u64) -> u64 {
+    bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    bits ^ (bits >> 31)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pool(shards: usize) -> Pool {
+        let addresses = (0..shards).map(|shard| ListenAddr::Unix(format!("/run/shard-{shard}.sock").into()));
+        Pool::new(addresses, Duration::from_secs(1), |_| Gauge::default()).unwrap()
+    }
+
+    fn keys() -> impl Iterator<Item = u64> {
+        (0..10_000_u64).map(|key| spread(key.wrapping_mul(0x9e37_79b9_7f4a_7c15)))
+    }
+
+    #[test]
+    fn only_the_keys_of_a_dead_shard_move() {
+        let pool = pool(5);
+        pool.shards().iter().for_each(|shard| shard.mark_healthy());
+        let before: Vec<String> = keys().map(|key| pool.find(key).unwrap().name.clone()).collect();
+        let dead = pool.shards()[2].clone();
+        dead.mark_unhealthy(&"killed");
+        let mut moved = 0;
+        for (key, was) in keys().zip(&before) {
+            let is = &pool.find(key).unwrap().name;
+            assert_ne!(*is, dead.name);
+            if *was == dead.name {
+                moved += 1;
+            } else {
+                assert_eq!(is, was, "a key of a living shard moved");
+            }
+        }
+        assert!((1_700..2_300).contains(&moved), "{moved} of 10,000 keys were on one shard of five");
+        dead.mark_healthy();
+        assert!(keys().zip(&before).all(|(key, was)| pool.find(key).unwrap().name == *was));
+    }
+
+    #[test]
+    fn without_a_healthy_shard_there_is_none() {
+        assert!(pool(3).find(1).is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_waiter_gets_the_first_shard_that_becomes_healthy() {
+        let pool = Arc::new(pool(2));
+        let waiting = pool.clone();
+        let deadline = Instant::now() + Duration::from_secs(5);
+        let waiter = tokio::spawn(async move { waiting.wait_for(7, deadline).await.map(|shard| shard.name.clone()) });
+        tokio::task::yield_now().await;
+        pool.shards()[1].mark_healthy();
+        assert_eq!(waiter.await.unwrap().unwrap(), pool.shards()[1].name);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_waiter_gives_up_at_its_deadline() {
+        let start = Instant::now();
+        assert!(pool(2).wait_for(7, start + Duration::from_secs(5)).await.is_none());
+        assert_eq!(start.elapsed(), Duration::from_secs(5));
+    }
+}

@@ -5,8 +5,11 @@
 //! unfolded by `json_each(CAST($1 AS TEXT))`.
 
 pub mod db;
+pub mod events;
 pub mod nid;
 pub mod user_names;
+pub mod rooms;
+pub mod state;
 
 pub use db::{Db, DbConfig, DbError, Row, Snapshot, Stmt, Tx, Value};
 pub use user_names::UserNames;

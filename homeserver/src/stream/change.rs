@@ -13,6 +13,9 @@ pub enum Change {
     /// A user's membership of a room changed. Comes beside the event, or alone for an invite from afar.
     #[serde(rename = "m")]
     Membership { room: i64, user: i64 },
+    /// An event lost its content: caches of events forget it.
+    #[serde(rename = "x")]
+    Redaction { event: i64 },
     /// Something that passes in a room: receipts, typing.
     #[serde(rename = "r")]
     Room { room: i64 },

@@ -170,6 +170,7 @@ impl Stream {
             Change::Membership { user, .. } | Change::User { user } | Change::Tokens { user } => {
                 return self.shared.waiters.wake(*user);
             }
+            Change::Redaction { .. } => return,
         };
         match users {
             Ok(users) => users.iter().for_each(|user| self.shared.waiters.wake(*user)),

@@ -1,0 +1,165 @@
+//! Statements for rooms: the row that every append compares and swaps, the current state and the memberships.
+
+use ruma::{OwnedRoomId, RoomId};
+
+use super::{Db, DbError, Row, Stmt, Value, db::json_list};
+use crate::{params, rules::room_version::RoomVersion};
+
+/// A room's row.
+#[derive(Clone, Debug)]
+pub struct RoomRow {
+    pub room_nid: i64,
+    pub room_id: OwnedRoomId,
+    pub room_version: RoomVersion,
+    /// The position of the newest event; 0 for a room that is only known by an invite.
+    pub version: i64,
+    /// The event numbers of the forward extremities.
+    pub extremities: Vec<i64>,
+    pub state_nid: i64,
+    /// Whether this server takes part in the room.
+    pub is_resident: bool,
+}
+
+const COLUMNS: &str = "SELECT room_nid, room_id, room_version, version, extremities, state_nid, is_resident FROM rooms WHERE room_id = $1";
+
+/// The room of this id, if this server knows it.
+///
+/// # Errors
+/// Those of the database.
+pub async fn find(db: &Db, room_id: &RoomId) -> Result<Option<RoomRow>, DbError> {
+    db.query_opt(COLUMNS, params![room_id.as_str()]).await?.as_ref().map(read).transpose()
+}
+
+fn read(row: &Row) -> Result<RoomRow, DbError> {
+    let corrupt = |what: &str, error: &dyn std::fmt::Display| DbError::Corrupt(format!("rooms.{what}: {error}"));
+    let room_id: String = row.get(1)?;
+    let version: String = row.get(2)?;
+    let extremities: String = row.get(4)?;
+    Ok(RoomRow {
+        room_nid: row.get(0)?,
+        room_id: room_id.try_into().map_err(|error| corrupt("room_id", &error))?,
+        room_version: RoomVersion::parse(&version).map_err(|error| corrupt("room_version", &error))?,
+        version: row.get(3)?,
+        extremities: serde_json::from_str(&extremities).map_err(|error| corrupt("extremities", &error))?,
+        state_nid: row.get(5)?,
+        is_resident: row.get(6)?,
+    })
+}
+
+/// Makes a room's row, as the guard of a write: it touches nothing when the room is already there and resident.
+pub fn create(room_nid: i64, room_id: &RoomId, version: RoomVersion) -> Stmt {
+    Stmt::new(
+        "INSERT INTO rooms (room_nid, room_id, room_version, version, oldest, lane, seq, extremities, state_nid, is_resident) \
+         VALUES ($1, $2, $3, 0, 0, 0, 0, '[]', 0, FALSE) ON CONFLICT (room_id) DO NOTHING",
+        params![room_nid, room_id.as_str(), version.as_str()],
+    )
+}
+
+/// What an append makes of a room's row.
+#[derive(Clone, Debug)]
+pub struct Swap<'a> {
+    pub room_nid: i64,
+    pub expected_version: i64,
+    pub new_version: i64,
+    pub extremities: &'a [i64],
+    pub state_nid: i64,
+}
+
+/// The guard of an append: moves the room on, if nobody else did meanwhile.
+pub fn compare_and_swap(swap: &Swap<'_>) -> Stmt {
+    // The lane's row was moved earlier in the same transaction, so it holds this commit's seq.
+    Stmt::new(
+        "UPDATE rooms SET version = $3, extremities = $4, state_nid = $5, is_resident = TRUE, lane = $6, \
+         seq = (SELECT lanes.seq FROM lanes WHERE lanes.lane = $6) WHERE room_nid = $1 AND version = $2",
+        vec![
+            swap.room_nid.into(),
+            swap.expected_version.into(),
+            swap.new_version.into(),
+            json_list(swap.extremities).into(),
+            swap.state_nid.into(),
+            Value::Lane,
+        ],
+    )
+}
+
+/// Puts an event at a key of the current state.
+pub fn set_current_state(room_nid: i64, event_type: &str, state_key: &str, event_nid: i64) -> Stmt {
+    Stmt::new(
+        "INSERT INTO current_state (room_nid, event_type, state_key, event_nid) VALUES ($1, $2, $3, $4) \
+         ON CONFLICT (room_nid, event_type, state_key) DO UPDATE SET event_nid = $4",
+        params![room_nid, event_type, state_key, event_nid],
+    )
+}
+
+/// Takes a key out of the current state, which state resolution can do.
+pub fn clear_current_state(room_nid: i64, event_type: &str, state_key: &str) -> Stmt {
+    Stmt::new(
+        "DELETE FROM current_state WHERE room_nid = $1 AND event_type = $2 AND state_key = $3",
+        params![room_nid, event_type, state_key],
+    )
+}
+
+/// A user's new membership.
+#[derive(Clone, Copy, Debug)]
+pub struct MembershipRow<'a> {
+    pub room_nid: i64,
+    pub user_nid: i64,
+    pub membership: &'a str,
+    pub event_nid: i64,
+    /// `None` for an invite or knock to a room that this server does not take part in.
+    pub position: Option<i64>,
+    pub is_local: bool,
+    /// For such a room: what came along, a JSON array of stripped state events.
+    pub stripped_state: Option<&'a str>,
+}
+
+/// Writes a user's membership within a write of the lane.
+pub fn set_membership(row: &MembershipRow<'_>) -> Stmt {
+    Stmt::new(
+        "INSERT INTO memberships (room_nid, user_nid, membership, event_nid, position, lane, seq, is_local, is_forgotten, stripped_state) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, FALSE, $9) \
+         ON CONFLICT (room_nid, user_nid) DO UPDATE SET membership = $3, event_nid = $4, position = $5, lane = $6, \
+         seq = $7, is_local = $8, is_forgotten = FALSE, stripped_state = $9",
+        vec![
+            row.room_nid.into(),
+            row.user_nid.into(),
+            row.membership.into(),
+            row.event_nid.into(),
+            row.position.into(),
+            Value::Lane,
+            Value::Seq,
+            row.is_local.into(),
+            row.stripped_state.into(),
+        ],
+    )
+}
+
+/// Which event a client's transaction made, if it did.
+///
+/// # Errors
+/// Those of the database.
+pub async fn find_transaction(
+    db: &Db,
+    user_nid: i64,
+    device_id: &str,
+    scope: &str,
+    txn_id: &str,
+) -> Result<Option<String>, DbError> {
+    let sql = "SELECT event_id FROM transaction_ids WHERE user_nid = $1 AND device_id = $2 AND scope = $3 AND txn_id = $4";
+    db.query_opt(sql, params![user_nid, device_id, scope, txn_id]).await?.map(|row| row.get(0)).transpose()
+}
+
+/// Remembers which event a client's transaction made. Fails on a transaction that is already there.
+pub fn insert_transaction(
+    user_nid: i64,
+    device_id: &str,
+    scope: &str,
+    txn_id: &str,
+    event_id: &str,
+    created_ts: u64,
+) -> Stmt {
+    Stmt::new(
+        "INSERT INTO transaction_ids (user_nid, device_id, scope, txn_id, event_id, created_ts) VALUES ($1, $2, $3, $4, $5, $6)",
+        params![user_nid, device_id, scope, txn_id, event_id, created_ts],
+    )
+}

@@ -1,0 +1,55 @@
+//! Why an event cannot enter a room.
+
+use std::sync::Arc;
+
+use crate::{
+    rules::{auth::AuthError, pdu::BuildError, resolve::ResolveError},
+    storage::DbError,
+    stream::CommitError,
+};
+
+/// Why an event of our own user was not appended. Nothing of it is stored.
+#[derive(Debug, thiserror::Error)]
+pub enum AppendError {
+    #[error("this server does not know the room")]
+    UnknownRoom,
+    /// The authorization rules refuse it.
+    #[error(transparent)]
+    Forbidden(#[from] AuthError),
+    /// The event breaks the event format or is too large.
+    #[error(transparent)]
+    Format(#[from] BuildError),
+    #[error("the room is too busy; every attempt lost against another one")]
+    Busy,
+    #[error("the room's state cannot be resolved")]
+    Resolve(#[from] ResolveError),
+    #[error(transparent)]
+    Commit(#[from] CommitError),
+    #[error(transparent)]
+    Db(#[from] DbError),
+}
+
+/// Why an event of another server was not taken in.
+#[derive(Debug, thiserror::Error)]
+pub enum ReceiveError {
+    #[error("this server does not take part in the room")]
+    UnknownRoom,
+    #[error("event {0} before it is not stored")]
+    MissingPrev(ruma::OwnedEventId),
+    #[error("the state before it is not known")]
+    UnknownState,
+    #[error("the room is too busy; every attempt lost against another one")]
+    Busy,
+    #[error("the room's state cannot be resolved")]
+    Resolve(#[from] ResolveError),
+    #[error(transparent)]
+    Commit(#[from] CommitError),
+    #[error(transparent)]
+    Db(#[from] DbError),
+}
+
+impl From<Arc<DbError>> for AppendError {
+    fn from(error: Arc<DbError>) -> Self {
+        Self::Commit(CommitError::Db(error))
+    }
+}

@@ -7,9 +7,9 @@
 pub mod db;
 pub mod events;
 pub mod nid;
-pub mod user_names;
 pub mod rooms;
 pub mod state;
+pub mod user_names;
 
 pub use db::{Db, DbConfig, DbError, Row, Snapshot, Stmt, Tx, Value};
 pub use user_names::UserNames;

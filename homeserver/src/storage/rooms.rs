@@ -145,7 +145,8 @@ pub async fn find_transaction(
     scope: &str,
     txn_id: &str,
 ) -> Result<Option<String>, DbError> {
-    let sql = "SELECT event_id FROM transaction_ids WHERE user_nid = $1 AND device_id = $2 AND scope = $3 AND txn_id = $4";
+    let sql =
+        "SELECT event_id FROM transaction_ids WHERE user_nid = $1 AND device_id = $2 AND scope = $3 AND txn_id = $4";
     db.query_opt(sql, params![user_nid, device_id, scope, txn_id]).await?.map(|row| row.get(0)).transpose()
 }
 

@@ -109,9 +109,8 @@ fn bucket_of(hash: u64, count: usize) -> usize {
 /// FNV-1a: stored states depend on it, so it never changes.
 fn hash(event_type: &str, state_key: &str) -> u64 {
     let bytes = event_type.bytes().chain([0]).chain(state_key.bytes());
-    let hash = bytes.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
-    });
+    let hash = bytes
+        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3));
     hash ^ (hash >> 32)
 }
 
@@ -150,7 +149,8 @@ pub async fn blocks(db: &Db, state_nid: i64) -> Result<Blocks, DbError> {
         .iter()
         .map(|block_nid| {
             let event_nids = found.get(block_nid).cloned();
-            let event_nids = event_nids.ok_or_else(|| DbError::Corrupt(format!("state block {block_nid} is missing")))?;
+            let event_nids =
+                event_nids.ok_or_else(|| DbError::Corrupt(format!("state block {block_nid} is missing")))?;
             Ok(Block { block_nid: Some(*block_nid), event_nids })
         })
         .collect::<Result<Vec<_>, DbError>>()?;

@@ -49,13 +49,9 @@ pub fn auth_types_for_event(
         TimelineEventType::RoomMember => serde_json::value::to_raw_value(content),
         _ => serde_json::value::to_raw_value(&()),
     };
-    let content = content.map_err(|error| AuthError {
-        reason: error.to_string(),
-    })?;
+    let content = content.map_err(|error| AuthError { reason: error.to_string() })?;
     let rules = &version.rules().authorization;
-    Ok(state_res::auth_types_for_event(
-        &kind, sender, state_key, &content, rules,
-    )?)
+    Ok(state_res::auth_types_for_event(&kind, sender, state_key, &content, rules)?)
 }
 
 /// As [`auth_types_for_event`], for an event that exists.
@@ -65,13 +61,7 @@ pub fn auth_types_for_event(
 /// When the content of an `m.room.member` event is too malformed to tell.
 pub fn auth_types_of(pdu: &Pdu) -> Result<Vec<(StateEventType, String)>, AuthError> {
     let rules = &pdu.room_version().rules().authorization;
-    Ok(state_res::auth_types_for_event(
-        pdu.kind(),
-        pdu.sender(),
-        pdu.state_key(),
-        pdu.content(),
-        rules,
-    )?)
+    Ok(state_res::auth_types_for_event(pdu.kind(), pdu.sender(), pdu.state_key(), pdu.content(), rules)?)
 }
 
 /// Checks the rules that depend on no state: those for create events, and those for the list of `auth_events`.
@@ -82,23 +72,14 @@ pub fn auth_types_of(pdu: &Pdu) -> Result<Vec<(StateEventType, String)>, AuthErr
 /// # Errors
 ///
 /// The rule that refuses the event.
-pub fn check_independent(
-    pdu: &Pdu,
-    fetch_event: impl Fn(&EventId) -> Option<Pdu>,
-) -> Result<(), AuthError> {
+pub fn check_independent(pdu: &Pdu, fetch_event: impl Fn(&EventId) -> Option<Pdu>) -> Result<(), AuthError> {
     if *pdu.kind() == TimelineEventType::RoomCreate {
         let named = RoomCreateEvent::new(pdu).room_version()?;
         if named != pdu.room_version().id() {
-            return Err(AuthError {
-                reason: format!("the create event names room version {named:?}"),
-            });
+            return Err(AuthError { reason: format!("the create event names room version {named:?}") });
         }
     }
-    Ok(state_res::check_state_independent_auth_rules(
-        &pdu.room_version().rules().authorization,
-        pdu,
-        fetch_event,
-    )?)
+    Ok(state_res::check_state_independent_auth_rules(&pdu.room_version().rules().authorization, pdu, fetch_event)?)
 }
 
 /// Checks the rules that depend on state, against a state that the caller can look into.
@@ -114,11 +95,7 @@ pub fn check_against_state(
     pdu: &Pdu,
     fetch_state: impl Fn(&StateEventType, &str) -> Option<Pdu>,
 ) -> Result<(), AuthError> {
-    Ok(state_res::check_state_dependent_auth_rules(
-        &pdu.room_version().rules().authorization,
-        pdu,
-        fetch_state,
-    )?)
+    Ok(state_res::check_state_dependent_auth_rules(&pdu.room_version().rules().authorization, pdu, fetch_state)?)
 }
 
 /// Checks the rules that depend on state, against the event's own `auth_events`.
@@ -128,10 +105,7 @@ pub fn check_against_state(
 /// # Errors
 ///
 /// The rule that refuses the event.
-pub fn check_against_auth_events(
-    pdu: &Pdu,
-    fetch_event: impl Fn(&EventId) -> Option<Pdu>,
-) -> Result<(), AuthError> {
+pub fn check_against_auth_events(pdu: &Pdu, fetch_event: impl Fn(&EventId) -> Option<Pdu>) -> Result<(), AuthError> {
     let implied = pdu.implied_create_event_id();
     let mut state = HashMap::new();
     for event_id in pdu.auth_events().iter().chain(implied.iter()) {
@@ -141,15 +115,7 @@ pub fn check_against_auth_events(
         let Some(state_key) = event.state_key() else {
             continue;
         };
-        state.insert(
-            (
-                StateEventType::from(event.event_type()),
-                state_key.to_owned(),
-            ),
-            event,
-        );
+        state.insert((StateEventType::from(event.event_type()), state_key.to_owned()), event);
     }
-    check_against_state(pdu, |kind, key| {
-        state.get(&(kind.clone(), key.to_owned())).cloned()
-    })
+    check_against_state(pdu, |kind, key| state.get(&(kind.clone(), key.to_owned())).cloned())
 }

@@ -52,6 +52,5 @@ pub fn to_object<T: Serialize>(value: &T) -> Result<CanonicalJsonObject, Canonic
 
 /// The canonical text of an object: shortest form, keys sorted by code point.
 pub fn to_text(object: &CanonicalJsonObject) -> String {
-    serde_json::to_string(object)
-        .expect("canonical values have string keys and no floats, which always serializes")
+    serde_json::to_string(object).expect("canonical values have string keys and no floats, which always serializes")
 }

@@ -9,11 +9,16 @@
 
 pub mod auth;
 pub mod canonical;
+pub mod membership;
 pub mod pdu;
 pub mod power;
+pub mod push;
 pub mod redaction;
 pub mod resolve;
 pub mod room_version;
+pub mod server_acl;
 pub mod signatures;
+pub mod stripped_state;
 #[cfg(test)]
 mod testing;
+pub mod visibility;

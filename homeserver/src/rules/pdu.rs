@@ -3,8 +3,8 @@
 use std::{fmt, ops::Range, sync::Arc};
 
 use ruma::{
-    CanonicalJsonObject, EventId, MilliSecondsSinceUnixEpoch, OwnedEventId, OwnedRoomId,
-    OwnedUserId, RoomId, UserId, events::TimelineEventType,
+    CanonicalJsonObject, EventId, MilliSecondsSinceUnixEpoch, OwnedEventId, OwnedRoomId, OwnedUserId, RoomId, UserId,
+    events::TimelineEventType,
 };
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -67,10 +67,7 @@ impl Pdu {
     /// # Errors
     ///
     /// The first fault found. Such an event is dropped, as if it had not been received.
-    pub fn from_json(
-        room_version: RoomVersion,
-        event: CanonicalJsonObject,
-    ) -> Result<Self, PduError> {
+    pub fn from_json(room_version: RoomVersion, event: CanonicalJsonObject) -> Result<Self, PduError> {
         parse::received(room_version, event)
     }
 
@@ -202,10 +199,7 @@ impl Pdu {
 
     /// The text of `content`. Free.
     pub fn content_json(&self) -> &str {
-        self.inner
-            .json
-            .get(self.inner.content.clone())
-            .expect("the range was measured on this text")
+        self.inner.json.get(self.inner.content.clone()).expect("the range was measured on this text")
     }
 
     /// `content` as raw JSON. Scans the text once.
@@ -256,8 +250,7 @@ impl ruma::state_res::Event for Pdu {
 
     /// The `room_id` that stands in the event: none in the create event of a version 12 room.
     fn room_id(&self) -> Option<&RoomId> {
-        let implied = self.room_version().room_id_is_create_event_id()
-            && *self.kind() == TimelineEventType::RoomCreate;
+        let implied = self.room_version().room_id_is_create_event_id() && *self.kind() == TimelineEventType::RoomCreate;
         (!implied).then_some(&*self.inner.room_id)
     }
 

@@ -35,11 +35,7 @@ impl RoomPower {
             .creators(rules)
             .unwrap_or_else(|_| HashSet::from([create.sender().to_owned()]));
         let content = power_levels.map(|event| content_of(event, rules));
-        let levels = RoomPowerLevels::new(
-            content.into(),
-            rules,
-            creators.iter().cloned().collect::<Vec<_>>(),
-        );
+        let levels = RoomPowerLevels::new(content.into(), rules, creators.iter().cloned().collect::<Vec<_>>());
         Self { levels, creators }
     }
 
@@ -60,16 +56,8 @@ impl RoomPower {
 
     /// The level needed to send an event of that type.
     pub fn event_level(&self, event_type: &str, is_state: bool) -> Int {
-        let default = if is_state {
-            self.levels.state_default
-        } else {
-            self.levels.events_default
-        };
-        self.levels
-            .events
-            .get(&TimelineEventType::from(event_type))
-            .copied()
-            .unwrap_or(default)
+        let default = if is_state { self.levels.state_default } else { self.levels.events_default };
+        self.levels.events.get(&TimelineEventType::from(event_type)).copied().unwrap_or(default)
     }
 
     /// Whether the user's level allows to send a message-like event of that type.
@@ -116,9 +104,7 @@ impl RoomPower {
 fn content_of(event: &Pdu, rules: &AuthorizationRules) -> RoomPowerLevelsEventContent {
     let event = RoomPowerLevelsEvent::new(event);
     let level = |field: RoomPowerLevelsIntField| {
-        event
-            .get_as_int_or_default(field, rules)
-            .unwrap_or_else(|_| field.default_value())
+        event.get_as_int_or_default(field, rules).unwrap_or_else(|_| field.default_value())
     };
     let mut content = RoomPowerLevelsEventContent::new(rules);
     content.ban = level(RoomPowerLevelsIntField::Ban);
@@ -129,19 +115,9 @@ fn content_of(event: &Pdu, rules: &AuthorizationRules) -> RoomPowerLevelsEventCo
     content.state_default = level(RoomPowerLevelsIntField::StateDefault);
     content.users_default = level(RoomPowerLevelsIntField::UsersDefault);
     content.events = event.events(rules).ok().flatten().unwrap_or_default();
-    content.users = event
-        .users(rules)
-        .ok()
-        .flatten()
-        .cloned()
-        .unwrap_or_default();
+    content.users = event.users(rules).ok().flatten().cloned().unwrap_or_default();
     content.notifications = NotificationPowerLevels::new();
-    if let Some(room) = event
-        .notifications(rules)
-        .ok()
-        .flatten()
-        .and_then(|levels| levels.get("room").copied())
-    {
+    if let Some(room) = event.notifications(rules).ok().flatten().and_then(|levels| levels.get("room").copied()) {
         content.notifications.room = room;
     }
     content

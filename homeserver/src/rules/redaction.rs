@@ -28,9 +28,7 @@ pub fn redact(pdu: &Pdu) -> Result<Pdu, CanonicalJsonFieldError> {
 /// before its target is known, and applies when its sender has the `redact` level or is of the target's server.
 /// `power` is that of the room's state before the redaction. Specification: rooms/v3, "Handling redactions".
 pub fn may_apply_redaction(redaction: &Pdu, target: &Pdu, power: &RoomPower) -> bool {
-    if redaction.room_id() != target.room_id()
-        || redaction.redacts() != Some(target.event_id())
-        || redaction.rejected()
+    if redaction.room_id() != target.room_id() || redaction.redacts() != Some(target.event_id()) || redaction.rejected()
     {
         return false;
     }

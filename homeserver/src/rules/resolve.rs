@@ -81,11 +81,7 @@ pub fn missing_events(
 ) -> Vec<OwnedEventId> {
     let mut missing = Vec::new();
     let mut seen: HashSet<&EventId> = HashSet::new();
-    let mut open: Vec<&EventId> = states
-        .iter()
-        .flat_map(|state| state.values())
-        .map(|id| &**id)
-        .collect();
+    let mut open: Vec<&EventId> = states.iter().flat_map(|state| state.values()).map(|id| &**id).collect();
     let mut implied = None;
     while let Some(event_id) = open.pop() {
         if !seen.insert(event_id) {
@@ -101,9 +97,7 @@ pub fn missing_events(
             None => missing.push(event_id.to_owned()),
         }
     }
-    if let Some(create) =
-        implied.filter(|create| !events.contains_key(create) && !missing.contains(create))
-    {
+    if let Some(create) = implied.filter(|create| !events.contains_key(create) && !missing.contains(create)) {
         missing.push(create);
     }
     missing
@@ -113,32 +107,15 @@ pub fn missing_events(
 ///
 /// State resolution only looks at the difference of the chains. What the agreed events rest on is in every chain, so
 /// leaving it out everywhere changes nothing and keeps the sets small.
-fn auth_chain_differences(
-    states: &[StateMap],
-    events: &HashMap<OwnedEventId, Pdu>,
-) -> Vec<EventIdSet<OwnedEventId>> {
+fn auth_chain_differences(states: &[StateMap], events: &HashMap<OwnedEventId, Pdu>) -> Vec<EventIdSet<OwnedEventId>> {
     let agreed = |key: &(StateEventType, String), event_id: &OwnedEventId| {
         states.iter().all(|state| state.get(key) == Some(event_id))
     };
-    let common_roots = states
-        .iter()
-        .take(1)
-        .flatten()
-        .filter(|(key, event_id)| agreed(key, event_id));
-    let common = auth_chain(
-        common_roots.map(|(_, event_id)| event_id),
-        &HashSet::new(),
-        events,
-    );
+    let common_roots = states.iter().take(1).flatten().filter(|(key, event_id)| agreed(key, event_id));
+    let common = auth_chain(common_roots.map(|(_, event_id)| event_id), &HashSet::new(), events);
     let difference = |state: &StateMap| {
-        let roots = state
-            .iter()
-            .filter(|(key, event_id)| !agreed(key, event_id))
-            .map(|(_, event_id)| event_id);
-        auth_chain(roots, &common, events)
-            .into_iter()
-            .map(ToOwned::to_owned)
-            .collect()
+        let roots = state.iter().filter(|(key, event_id)| !agreed(key, event_id)).map(|(_, event_id)| event_id);
+        auth_chain(roots, &common, events).into_iter().map(ToOwned::to_owned).collect()
     };
     states.iter().map(difference).collect()
 }
@@ -152,11 +129,7 @@ fn auth_chain<'a>(
     let mut chain: HashSet<&EventId> = HashSet::new();
     let mut open: Vec<&EventId> = roots.map(|id| &**id).collect();
     while let Some(event_id) = open.pop() {
-        for auth_event_id in events
-            .get(event_id)
-            .map(Pdu::auth_events)
-            .unwrap_or_default()
-        {
+        for auth_event_id in events.get(event_id).map(Pdu::auth_events).unwrap_or_default() {
             if !stop.contains(&**auth_event_id) && chain.insert(auth_event_id) {
                 open.push(auth_event_id);
             }
@@ -176,15 +149,8 @@ fn conflicted_subgraph<'a>(
     // The same edges upside down, among the events below.
     let mut referenced_by: HashMap<&EventId, Vec<&EventId>> = HashMap::new();
     for event_id in &below {
-        for auth_event_id in events
-            .get(*event_id)
-            .map(Pdu::auth_events)
-            .unwrap_or_default()
-        {
-            referenced_by
-                .entry(auth_event_id)
-                .or_default()
-                .push(event_id);
+        for auth_event_id in events.get(*event_id).map(Pdu::auth_events).unwrap_or_default() {
+            referenced_by.entry(auth_event_id).or_default().push(event_id);
         }
     }
 

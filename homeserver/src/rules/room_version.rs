@@ -69,9 +69,7 @@ impl RoomVersion {
 
     /// The supported version with this number, which is how storage keeps it.
     pub fn from_number(number: u8) -> Option<Self> {
-        Self::ALL
-            .into_iter()
-            .find(|version| version.number() == number)
+        Self::ALL.into_iter().find(|version| version.number() == number)
     }
 
     /// The version's number, 1 to 12.

@@ -5,11 +5,10 @@
 use std::fmt;
 
 use ruma::{
-    CanonicalJsonObject, CanonicalJsonValue, MilliSecondsSinceUnixEpoch, OwnedServerName,
-    ServerName,
+    CanonicalJsonObject, CanonicalJsonValue, MilliSecondsSinceUnixEpoch, OwnedServerName, ServerName,
     signatures::{
-        Ed25519KeyPairParseError, JsonError, required_server_signatures_to_verify_event,
-        sign_event, sign_json, verify_event as verify_object, verify_json,
+        Ed25519KeyPairParseError, JsonError, required_server_signatures_to_verify_event, sign_event, sign_json,
+        verify_event as verify_object, verify_json,
     },
 };
 
@@ -59,18 +58,13 @@ pub struct RequiredSignature {
 pub fn required_signatures(pdu: &Pdu) -> Result<Vec<RequiredSignature>, VerificationError> {
     let rules = pdu.room_version().rules();
     let object = pdu.to_object();
-    let signatures = object
-        .get("signatures")
-        .and_then(CanonicalJsonValue::as_object);
+    let signatures = object.get("signatures").and_then(CanonicalJsonValue::as_object);
     let servers = required_server_signatures_to_verify_event(&object, &rules.signatures)?;
     let required = servers.into_iter().map(|server_name| {
-        let of_server = signatures
-            .and_then(|all| all.get(server_name.as_str()))
-            .and_then(CanonicalJsonValue::as_object);
+        let of_server =
+            signatures.and_then(|all| all.get(server_name.as_str())).and_then(CanonicalJsonValue::as_object);
         RequiredSignature {
-            key_ids: of_server
-                .map(|keys| keys.keys().cloned().collect())
-                .unwrap_or_default(),
+            key_ids: of_server.map(|keys| keys.keys().cloned().collect()).unwrap_or_default(),
             valid_at: rules.enforce_key_validity.then(|| pdu.origin_server_ts()),
             server_name,
         }
@@ -89,8 +83,7 @@ pub fn verify(pdu: &Pdu, keys: &PublicKeyMap) -> Result<Verified, VerificationEr
     match verify_object(keys, &pdu.to_object(), pdu.room_version().rules())? {
         ruma::signatures::Verified::All => Ok(Verified::Valid(pdu.clone())),
         ruma::signatures::Verified::Signatures => {
-            let redacted =
-                redact(pdu).map_err(|error| VerificationError::Json(JsonError::from(error)))?;
+            let redacted = redact(pdu).map_err(|error| VerificationError::Json(JsonError::from(error)))?;
             Ok(Verified::Redacted(redacted))
         }
     }
@@ -107,12 +100,7 @@ pub fn countersign(
     key_pair: &Ed25519KeyPair,
     server_name: &ServerName,
 ) -> Result<(), JsonError> {
-    sign_event(
-        server_name.as_str(),
-        key_pair,
-        event,
-        &version.rules().redaction,
-    )
+    sign_event(server_name.as_str(), key_pair, event, &version.rules().redaction)
 }
 
 /// Signs any JSON object, such as the answer of `/_matrix/key/v2/server`.
@@ -133,10 +121,7 @@ pub fn sign_object(
 /// # Errors
 ///
 /// When any entity's signature is absent or wrong.
-pub fn verify_object_signatures(
-    object: &CanonicalJsonObject,
-    keys: &PublicKeyMap,
-) -> Result<(), VerificationError> {
+pub fn verify_object_signatures(object: &CanonicalJsonObject, keys: &PublicKeyMap) -> Result<(), VerificationError> {
     verify_json(keys, object)
 }
 
@@ -150,10 +135,8 @@ pub fn key_pair_from_seed(
     version: impl fmt::Display,
 ) -> Result<Ed25519KeyPair, Ed25519KeyPairParseError> {
     /// PKCS#8 version 1 of an Ed25519 private key, up to the key itself (RFC 8410, section 10.3).
-    const PREFIX: [u8; 16] = [
-        0x30, 0x2e, 0x02, 0x01, 0x00, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x04, 0x22, 0x04,
-        0x20,
-    ];
+    const PREFIX: [u8; 16] =
+        [0x30, 0x2e, 0x02, 0x01, 0x00, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x04, 0x22, 0x04, 0x20];
     let mut document = PREFIX.to_vec();
     document.extend_from_slice(seed);
     Ed25519KeyPair::from_der(&document, version.to_string())

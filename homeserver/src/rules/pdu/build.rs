@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use ruma::{
-    CanonicalJsonObject, CanonicalJsonValue, EventId, Int, MilliSecondsSinceUnixEpoch,
-    OwnedEventId, RoomId, ServerName, UserId,
+    CanonicalJsonObject, CanonicalJsonValue, EventId, Int, MilliSecondsSinceUnixEpoch, OwnedEventId, RoomId,
+    ServerName, UserId,
     signatures::{Ed25519KeyPair, JsonError, content_hash, hash_and_sign_event},
 };
 
@@ -67,13 +67,9 @@ pub fn build(
     let mut event = fields_of(room_version, template);
     if room_version.event_id_is_in_event() {
         let hash = content_hash(&event).map_err(BuildError::Sign)?.encode();
-        event.insert(
-            "event_id".to_owned(),
-            format!("${}:{server_name}", localpart_of(&hash)).into(),
-        );
+        event.insert("event_id".to_owned(), format!("${}:{server_name}", localpart_of(&hash)).into());
     }
-    hash_and_sign_event(server_name.as_str(), key_pair, &mut event, &rules.redaction)
-        .map_err(BuildError::Sign)?;
+    hash_and_sign_event(server_name.as_str(), key_pair, &mut event, &rules.redaction).map_err(BuildError::Sign)?;
     let event_id = event_id_of(room_version, &event)?;
     Ok(checked(room_version, event_id, &event)?)
 }
@@ -83,37 +79,17 @@ fn fields_of(room_version: RoomVersion, template: EventTemplate<'_>) -> Canonica
     let mut content = template.content;
     let mut event = CanonicalJsonObject::new();
     if let Some(redacts) = template.redacts {
-        let holder = if room_version.rules().redaction.content_field_redacts {
-            &mut content
-        } else {
-            &mut event
-        };
+        let holder = if room_version.rules().redaction.content_field_redacts { &mut content } else { &mut event };
         holder.insert("redacts".to_owned(), redacts.as_str().into());
     }
-    let depth = i64::try_from(template.depth.min(MAX_DEPTH))
-        .ok()
-        .and_then(|depth| Int::try_from(depth).ok());
-    let prev_events = references(
-        room_version,
-        template.prev_events,
-        &template.reference_hashes,
-    );
-    let auth_events = references(
-        room_version,
-        template.auth_events,
-        &template.reference_hashes,
-    );
+    let depth = i64::try_from(template.depth.min(MAX_DEPTH)).ok().and_then(|depth| Int::try_from(depth).ok());
+    let prev_events = references(room_version, template.prev_events, &template.reference_hashes);
+    let auth_events = references(room_version, template.auth_events, &template.reference_hashes);
 
     event.insert("auth_events".to_owned(), auth_events);
     event.insert("content".to_owned(), CanonicalJsonValue::Object(content));
-    event.insert(
-        "depth".to_owned(),
-        CanonicalJsonValue::Integer(depth.unwrap_or(Int::MAX)),
-    );
-    event.insert(
-        "origin_server_ts".to_owned(),
-        template.origin_server_ts.get().into(),
-    );
+    event.insert("depth".to_owned(), CanonicalJsonValue::Integer(depth.unwrap_or(Int::MAX)));
+    event.insert("origin_server_ts".to_owned(), template.origin_server_ts.get().into());
     event.insert("prev_events".to_owned(), prev_events);
     event.insert("sender".to_owned(), template.sender.as_str().into());
     event.insert("type".to_owned(), template.event_type.into());
@@ -136,13 +112,8 @@ fn references(
         if !room_version.event_id_is_in_event() {
             return id.as_str().into();
         }
-        let hash = hashes
-            .get(id)
-            .map(|hash| ("sha256".to_owned(), hash.as_str().into()));
-        CanonicalJsonValue::Array(vec![
-            id.as_str().into(),
-            CanonicalJsonValue::Object(hash.into_iter().collect()),
-        ])
+        let hash = hashes.get(id).map(|hash| ("sha256".to_owned(), hash.as_str().into()));
+        CanonicalJsonValue::Array(vec![id.as_str().into(), CanonicalJsonValue::Object(hash.into_iter().collect())])
     };
     CanonicalJsonValue::Array(ids.iter().map(reference).collect())
 }
@@ -151,8 +122,5 @@ fn references(
 ///
 /// Other servers draw it by chance. The hash is as unique, since it covers time, sender and the events before.
 fn localpart_of(hash: &str) -> String {
-    hash.chars()
-        .filter(char::is_ascii_alphanumeric)
-        .take(24)
-        .collect()
+    hash.chars().filter(char::is_ascii_alphanumeric).take(24).collect()
 }

@@ -52,22 +52,13 @@ impl Unsigned<'_> {
 
 impl Pdu {
     /// Appends the event in a client format to `out`.
-    pub fn write_client_event(
-        &self,
-        out: &mut String,
-        format: ClientFormat,
-        unsigned: &Unsigned<'_>,
-    ) {
+    pub fn write_client_event(&self, out: &mut String, format: ClientFormat, unsigned: &Unsigned<'_>) {
         out.reserve(self.content_json().len() + 256);
         out.push_str("{\"content\":");
         self.write_content(out);
         write_string_field(out, "event_id", self.event_id().as_str());
         // Formatting into a String cannot fail.
-        let _ = write!(
-            out,
-            ",\"origin_server_ts\":{}",
-            self.origin_server_ts().get()
-        );
+        let _ = write!(out, ",\"origin_server_ts\":{}", self.origin_server_ts().get());
         if let Some(redacts) = self.redacts() {
             write_string_field(out, "redacts", redacts.as_str());
         }
@@ -94,22 +85,15 @@ impl Pdu {
 
     /// The event in a client format as raw JSON, for ruma's `Raw<T>`. Scans the text once more than
     /// [`Pdu::write_client_event`].
-    pub fn to_raw_client_event(
-        &self,
-        format: ClientFormat,
-        unsigned: &Unsigned<'_>,
-    ) -> Box<RawValue> {
-        RawValue::from_string(self.to_client_event(format, unsigned))
-            .expect("assembled from JSON values")
+    pub fn to_raw_client_event(&self, format: ClientFormat, unsigned: &Unsigned<'_>) -> Box<RawValue> {
+        RawValue::from_string(self.to_client_event(format, unsigned)).expect("assembled from JSON values")
     }
 
     /// `content`; in redactions of old room versions with `redacts` in it, where newer clients look.
     fn write_content(&self, out: &mut String) {
         match self.redacts() {
             Some(redacts) if !self.room_version().rules().redaction.content_field_redacts => {
-                let mut content = self
-                    .content_as::<serde_json::Map<_, _>>()
-                    .unwrap_or_default();
+                let mut content = self.content_as::<serde_json::Map<_, _>>().unwrap_or_default();
                 content.insert("redacts".to_owned(), redacts.as_str().into());
                 out.push_str(&serde_json::Value::Object(content).to_string());
             }
@@ -174,10 +158,7 @@ fn write_string_field(out: &mut String, key: &str, value: &str) {
 
 /// Writes a JSON string. Identifiers rarely need escaping, so that case is one copy.
 fn write_string(out: &mut String, value: &str) {
-    if value
-        .bytes()
-        .all(|byte| byte >= 0x20 && byte != b'"' && byte != b'\\')
-    {
+    if value.bytes().all(|byte| byte >= 0x20 && byte != b'"' && byte != b'\\') {
         out.push('"');
         out.push_str(value);
         out.push('"');

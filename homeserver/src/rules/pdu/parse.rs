@@ -6,9 +6,8 @@
 use std::{borrow::Cow, fmt, ops::Range, sync::Arc};
 
 use ruma::{
-    CanonicalJsonObject, CanonicalJsonValue, EventId, IdParseError, MilliSecondsSinceUnixEpoch,
-    OwnedEventId, OwnedRoomId, OwnedUserId, RoomId, UInt, UserId, events::TimelineEventType,
-    signatures::JsonError,
+    CanonicalJsonObject, CanonicalJsonValue, EventId, IdParseError, MilliSecondsSinceUnixEpoch, OwnedEventId,
+    OwnedRoomId, OwnedUserId, RoomId, UInt, UserId, events::TimelineEventType, signatures::JsonError,
 };
 use serde::{
     Deserialize, Deserializer,
@@ -106,10 +105,7 @@ pub enum PduError {
 }
 
 /// Parses and checks an event from another server.
-pub(super) fn received(
-    version: RoomVersion,
-    mut event: CanonicalJsonObject,
-) -> Result<Pdu, PduError> {
+pub(super) fn received(version: RoomVersion, mut event: CanonicalJsonObject) -> Result<Pdu, PduError> {
     event.remove("unsigned");
     // The redaction that hashing applies needs the type.
     string(&event, "type")?;
@@ -118,10 +114,7 @@ pub(super) fn received(
 }
 
 /// Computes or reads the event id, by room version.
-pub(super) fn event_id_of(
-    version: RoomVersion,
-    event: &CanonicalJsonObject,
-) -> Result<OwnedEventId, PduError> {
+pub(super) fn event_id_of(version: RoomVersion, event: &CanonicalJsonObject) -> Result<OwnedEventId, PduError> {
     if version.event_id_is_in_event() {
         return parse_id("event_id", string(event, "event_id")?, EventId::parse);
     }
@@ -148,28 +141,16 @@ pub(super) fn checked(
     object(event, "hashes")?;
     object(event, "signatures")?;
 
-    if !version
-        .rules()
-        .event_format
-        .allow_room_create_in_auth_events
-        && auth_events
-            .iter()
-            .any(|id| id.as_str().get(1..) == Some(room_id.strip_sigil()))
+    if !version.rules().event_format.allow_room_create_in_auth_events
+        && auth_events.iter().any(|id| id.as_str().get(1..) == Some(room_id.strip_sigil()))
     {
         return Err(PduError::CreateInAuthEvents);
     }
 
     let redacts = match kind {
         TimelineEventType::RoomRedaction => {
-            let holder = if version.rules().redaction.content_field_redacts {
-                content
-            } else {
-                event
-            };
-            holder
-                .get("redacts")
-                .and_then(CanonicalJsonValue::as_str)
-                .and_then(|id| EventId::parse(id).ok())
+            let holder = if version.rules().redaction.content_field_redacts { content } else { event };
+            holder.get("redacts").and_then(CanonicalJsonValue::as_str).and_then(|id| EventId::parse(id).ok())
         }
         _ => None,
     };
@@ -215,15 +196,11 @@ fn text_of(event: &CanonicalJsonObject) -> (String, Range<usize>) {
         }
     }
     text.push(b'}');
-    (
-        String::from_utf8(text).expect("serde_json writes UTF-8"),
-        content,
-    )
+    (String::from_utf8(text).expect("serde_json writes UTF-8"), content)
 }
 
 fn write_json<T: serde::Serialize + ?Sized>(text: &mut Vec<u8>, value: &T) {
-    serde_json::to_writer(text, value)
-        .expect("canonical values always serialize, and a Vec takes every write");
+    serde_json::to_writer(text, value).expect("canonical values always serialize, and a Vec takes every write");
 }
 
 /// The event's room: from `room_id`, or for a version 12 create event from its own id.
@@ -260,18 +237,12 @@ fn string<'a>(event: &'a CanonicalJsonObject, field: &'static str) -> Result<&'a
 }
 
 /// A string of at most 255 bytes without NUL.
-fn optional_string<'a>(
-    event: &'a CanonicalJsonObject,
-    field: &'static str,
-) -> Result<Option<&'a str>, PduError> {
+fn optional_string<'a>(event: &'a CanonicalJsonObject, field: &'static str) -> Result<Option<&'a str>, PduError> {
     let Some(value) = event.get(field) else {
         return Ok(None);
     };
     let Some(text) = value.as_str() else {
-        return Err(PduError::WrongType {
-            field,
-            expected: "a string",
-        });
+        return Err(PduError::WrongType { field, expected: "a string" });
     };
     short(field, text)?;
     Ok(Some(text))
@@ -279,10 +250,7 @@ fn optional_string<'a>(
 
 fn short(field: &'static str, text: &str) -> Result<(), PduError> {
     if text.len() > MAX_ID_BYTES {
-        return Err(PduError::TooLong {
-            field,
-            bytes: text.len(),
-        });
+        return Err(PduError::TooLong { field, bytes: text.len() });
     }
     if text.contains('\0') {
         return Err(PduError::Nul { field });
@@ -290,16 +258,10 @@ fn short(field: &'static str, text: &str) -> Result<(), PduError> {
     Ok(())
 }
 
-fn object<'a>(
-    event: &'a CanonicalJsonObject,
-    field: &'static str,
-) -> Result<&'a CanonicalJsonObject, PduError> {
+fn object<'a>(event: &'a CanonicalJsonObject, field: &'static str) -> Result<&'a CanonicalJsonObject, PduError> {
     match event.get(field) {
         Some(CanonicalJsonValue::Object(object)) => Ok(object),
-        Some(_) => Err(PduError::WrongType {
-            field,
-            expected: "an object",
-        }),
+        Some(_) => Err(PduError::WrongType { field, expected: "an object" }),
         None => Err(PduError::Missing { field }),
     }
 }
@@ -309,10 +271,7 @@ fn unsigned_integer(event: &CanonicalJsonObject, field: &'static str) -> Result<
         Some(CanonicalJsonValue::Integer(value)) => {
             UInt::try_from(i64::from(*value)).map_err(|_| PduError::Negative { field })
         }
-        Some(_) => Err(PduError::WrongType {
-            field,
-            expected: "an integer",
-        }),
+        Some(_) => Err(PduError::WrongType { field, expected: "an integer" }),
         None => Err(PduError::Missing { field }),
     }
 }
@@ -327,34 +286,21 @@ fn references(
     let list = match event.get(field) {
         Some(CanonicalJsonValue::Array(list)) => list,
         Some(_) => {
-            return Err(PduError::WrongType {
-                field,
-                expected: "a list",
-            });
+            return Err(PduError::WrongType { field, expected: "a list" });
         }
         None => return Err(PduError::Missing { field }),
     };
     if list.len() > max {
-        return Err(PduError::TooMany {
-            field,
-            count: list.len(),
-            max,
-        });
+        return Err(PduError::TooMany { field, count: list.len(), max });
     }
     list.iter()
         .map(|entry| {
             let id = if version.event_id_is_in_event() {
-                entry
-                    .as_array()
-                    .and_then(|pair| pair.first())
-                    .and_then(CanonicalJsonValue::as_str)
+                entry.as_array().and_then(|pair| pair.first()).and_then(CanonicalJsonValue::as_str)
             } else {
                 entry.as_str()
             };
-            let id = id.ok_or(PduError::WrongType {
-                field,
-                expected: "a list of event references",
-            })?;
+            let id = id.ok_or(PduError::WrongType { field, expected: "a list of event references" })?;
             short(field, id)?;
             parse_id(field, id, EventId::parse)
         })
@@ -362,11 +308,7 @@ fn references(
 }
 
 /// Reads back a stored event.
-pub(super) fn stored(
-    event_id: OwnedEventId,
-    version: RoomVersion,
-    json: Box<str>,
-) -> Result<Pdu, PduError> {
+pub(super) fn stored(event_id: OwnedEventId, version: RoomVersion, json: Box<str>) -> Result<Pdu, PduError> {
     let stored: Stored<'_> = serde_json::from_str(&json).map_err(PduError::Damaged)?;
     let content_text = stored.content.get();
     // Both point into the same text, so the difference of their addresses is where the content starts.
@@ -380,13 +322,9 @@ pub(super) fn stored(
     };
     let redacts = match kind {
         TimelineEventType::RoomRedaction if version.rules().redaction.content_field_redacts => {
-            serde_json::from_str::<Redacts>(content_text)
-                .ok()
-                .and_then(|content| content.redacts)
+            serde_json::from_str::<Redacts>(content_text).ok().and_then(|content| content.redacts)
         }
-        TimelineEventType::RoomRedaction => stored
-            .redacts
-            .and_then(|id| serde_json::from_str(id.get()).ok()),
+        TimelineEventType::RoomRedaction => stored.redacts.and_then(|id| serde_json::from_str(id.get()).ok()),
         _ => None,
     };
     let depth = u64::from(stored.depth);
@@ -408,10 +346,7 @@ pub(super) fn stored(
         content,
         json: Box::default(),
     };
-    Ok(Pdu {
-        inner: Arc::new(Fields { json, ..fields }),
-        rejected: false,
-    })
+    Ok(Pdu { inner: Arc::new(Fields { json, ..fields }), rejected: false })
 }
 
 /// The fields of a stored event.
@@ -444,12 +379,7 @@ struct References(Box<[OwnedEventId]>);
 impl<'de> Deserialize<'de> for References {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let references = Vec::<Reference>::deserialize(deserializer)?;
-        Ok(Self(
-            references
-                .into_iter()
-                .map(|reference| reference.0)
-                .collect(),
-        ))
+        Ok(Self(references.into_iter().map(|reference| reference.0).collect()))
     }
 }
 
@@ -471,9 +401,8 @@ impl<'de> Deserialize<'de> for Reference {
             }
 
             fn visit_seq<A: SeqAccess<'de>>(self, mut pair: A) -> Result<Reference, A::Error> {
-                let id = pair
-                    .next_element::<OwnedEventId>()?
-                    .ok_or_else(|| serde::de::Error::invalid_length(0, &self))?;
+                let id =
+                    pair.next_element::<OwnedEventId>()?.ok_or_else(|| serde::de::Error::invalid_length(0, &self))?;
                 while pair.next_element::<IgnoredAny>()?.is_some() {}
                 Ok(Reference(id))
             }

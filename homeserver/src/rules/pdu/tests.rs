@@ -15,12 +15,7 @@ fn received(version: RoomVersion, event: Value) -> Result<Pdu, PduError> {
 fn message(version: RoomVersion) -> Pdu {
     let mut room = Room::public(version);
     room.join(BOB);
-    room.event(
-        BOB,
-        "m.room.message",
-        None,
-        json!({ "msgtype": "m.text", "body": "hello \"world\"\n" }),
-    )
+    room.event(BOB, "m.room.message", None, json!({ "msgtype": "m.text", "body": "hello \"world\"\n" }))
 }
 
 /// A version 11 event with every required field.
@@ -43,8 +38,8 @@ fn an_event_comes_back_the_same_from_federation_and_from_storage() {
     for version in RoomVersion::ALL {
         let made = message(version);
         let federated = Pdu::from_json_text(version, made.json()).expect("what we send is valid");
-        let stored = Pdu::from_stored(made.event_id().to_owned(), version, made.json())
-            .expect("what we store is valid");
+        let stored =
+            Pdu::from_stored(made.event_id().to_owned(), version, made.json()).expect("what we store is valid");
         for other in [federated, stored] {
             assert_eq!(other.event_id(), made.event_id());
             assert_eq!(other.json(), made.json());
@@ -55,10 +50,7 @@ fn an_event_comes_back_the_same_from_federation_and_from_storage() {
             assert_eq!(other.depth(), made.depth());
             assert_eq!(other.prev_events(), made.prev_events());
             assert_eq!(other.auth_events(), made.auth_events());
-            assert_eq!(
-                other.content_json(),
-                r#"{"body":"hello \"world\"\n","msgtype":"m.text"}"#
-            );
+            assert_eq!(other.content_json(), r#"{"body":"hello \"world\"\n","msgtype":"m.text"}"#);
         }
     }
 }
@@ -78,42 +70,21 @@ fn event_ids_have_the_form_of_their_room_version() {
 #[test]
 fn the_room_id_of_version_12_is_the_create_event() {
     let room = Room::public(RoomVersion::V12);
-    let create = room
-        .at(&"m.room.create".into(), "")
-        .expect("a room has a create event");
-    assert_eq!(
-        create.room_id().strip_sigil(),
-        &create.event_id().as_str()[1..]
-    );
+    let create = room.at(&"m.room.create".into(), "").expect("a room has a create event");
+    assert_eq!(create.room_id().strip_sigil(), &create.event_id().as_str()[1..]);
     assert!(!create.json().contains("room_id"));
     assert_eq!(ruma::state_res::Event::room_id(&create), None);
-    let stored = Pdu::from_stored(
-        create.event_id().to_owned(),
-        RoomVersion::V12,
-        create.json(),
-    )
-    .expect("stored");
+    let stored = Pdu::from_stored(create.event_id().to_owned(), RoomVersion::V12, create.json()).expect("stored");
     assert_eq!(stored.room_id(), create.room_id());
     let message = message(RoomVersion::V12);
-    assert_eq!(
-        message.implied_create_event_id().as_deref(),
-        message.prev_events().first().map(|_| create.event_id())
-    );
-    assert!(
-        !message
-            .auth_events()
-            .iter()
-            .any(|id| id == create.event_id())
-    );
+    assert_eq!(message.implied_create_event_id().as_deref(), message.prev_events().first().map(|_| create.event_id()));
+    assert!(!message.auth_events().iter().any(|id| id == create.event_id()));
 }
 
 #[test]
 fn a_version_12_create_event_with_a_room_id_is_refused() {
     let mut event = changed("type", json!("m.room.create"));
-    assert!(matches!(
-        received(RoomVersion::V12, event.clone()),
-        Err(PduError::CreateHasRoomId)
-    ));
+    assert!(matches!(received(RoomVersion::V12, event.clone()), Err(PduError::CreateHasRoomId)));
     assert!(received(RoomVersion::V11, event.clone()).is_ok());
     event.as_object_mut().expect("an object").remove("room_id");
     assert!(received(RoomVersion::V12, event).is_ok());
@@ -123,10 +94,7 @@ fn a_version_12_create_event_with_a_room_id_is_refused() {
 fn a_version_12_event_must_not_list_the_create_event() {
     let mut event = changed("room_id", json!("!hash"));
     event["auth_events"] = json!(["$other", "$hash"]);
-    assert!(matches!(
-        received(RoomVersion::V12, event.clone()),
-        Err(PduError::CreateInAuthEvents)
-    ));
+    assert!(matches!(received(RoomVersion::V12, event.clone()), Err(PduError::CreateInAuthEvents)));
     assert!(received(RoomVersion::V11, event).is_ok());
 }
 
@@ -151,114 +119,54 @@ fn every_field_is_required_and_has_its_type() {
             "{field}"
         );
         assert!(
-            matches!(
-                received(RoomVersion::V11, changed(field, json!(true))),
-                Err(PduError::WrongType { .. })
-            ),
+            matches!(received(RoomVersion::V11, changed(field, json!(true))), Err(PduError::WrongType { .. })),
             "{field}"
         );
     }
-    assert!(matches!(
-        received(RoomVersion::V11, changed("state_key", json!(1))),
-        Err(PduError::WrongType { .. })
-    ));
-    assert!(matches!(
-        received(RoomVersion::V11, changed("depth", json!(-1))),
-        Err(PduError::Negative { .. })
-    ));
-    assert!(matches!(
-        received(RoomVersion::V11, changed("sender", json!("bob"))),
-        Err(PduError::Identifier { .. })
-    ));
-    assert!(matches!(
-        received(RoomVersion::V11, changed("room_id", json!("room"))),
-        Err(PduError::Identifier { .. })
-    ));
+    assert!(matches!(received(RoomVersion::V11, changed("state_key", json!(1))), Err(PduError::WrongType { .. })));
+    assert!(matches!(received(RoomVersion::V11, changed("depth", json!(-1))), Err(PduError::Negative { .. })));
+    assert!(matches!(received(RoomVersion::V11, changed("sender", json!("bob"))), Err(PduError::Identifier { .. })));
+    assert!(matches!(received(RoomVersion::V11, changed("room_id", json!("room"))), Err(PduError::Identifier { .. })));
     assert!(matches!(
         received(RoomVersion::V11, changed("prev_events", json!(["p"]))),
         Err(PduError::Identifier { .. })
     ));
     assert!(matches!(
-        received(
-            RoomVersion::V11,
-            changed("prev_events", json!([["$p", {}]]))
-        ),
+        received(RoomVersion::V11, changed("prev_events", json!([["$p", {}]]))),
         Err(PduError::WrongType { .. })
     ));
-    assert!(matches!(
-        received(RoomVersion::V1, plain()),
-        Err(PduError::Missing { field: "event_id" })
-    ));
+    assert!(matches!(received(RoomVersion::V1, plain()), Err(PduError::Missing { field: "event_id" })));
 }
 
 #[test]
 fn sizes_end_where_the_specification_says() {
     let key = |bytes: usize| changed("state_key", json!("k".repeat(bytes)));
     assert!(received(RoomVersion::V11, key(255)).is_ok());
-    assert!(matches!(
-        received(RoomVersion::V11, key(256)),
-        Err(PduError::TooLong { bytes: 256, .. })
-    ));
+    assert!(matches!(received(RoomVersion::V11, key(256)), Err(PduError::TooLong { bytes: 256, .. })));
     let kind = |bytes: usize| changed("type", json!("ä".repeat(bytes / 2)));
     assert!(received(RoomVersion::V11, kind(254)).is_ok());
-    assert!(matches!(
-        received(RoomVersion::V11, kind(256)),
-        Err(PduError::TooLong { .. })
-    ));
+    assert!(matches!(received(RoomVersion::V11, kind(256)), Err(PduError::TooLong { .. })));
     let prev = |count: usize| changed("prev_events", json!(vec!["$p"; count]));
     assert!(received(RoomVersion::V11, prev(20)).is_ok());
-    assert!(matches!(
-        received(RoomVersion::V11, prev(21)),
-        Err(PduError::TooMany {
-            count: 21,
-            max: 20,
-            ..
-        })
-    ));
+    assert!(matches!(received(RoomVersion::V11, prev(21)), Err(PduError::TooMany { count: 21, max: 20, .. })));
     let auth = |count: usize| changed("auth_events", json!(vec!["$p"; count]));
     assert!(received(RoomVersion::V11, auth(10)).is_ok());
-    assert!(matches!(
-        received(RoomVersion::V11, auth(11)),
-        Err(PduError::TooMany {
-            count: 11,
-            max: 10,
-            ..
-        })
-    ));
+    assert!(matches!(received(RoomVersion::V11, auth(11)), Err(PduError::TooMany { count: 11, max: 10, .. })));
 
-    let empty = received(RoomVersion::V11, changed("content", json!({ "body": "" })))
-        .expect("valid")
-        .json()
-        .len();
+    let empty = received(RoomVersion::V11, changed("content", json!({ "body": "" }))).expect("valid").json().len();
     let sized = |bytes: usize| changed("content", json!({ "body": "x".repeat(bytes - empty) }));
     // Signatures count for the whole, and hashes and signatures do not count for the content hash of 65,535 bytes.
-    assert_eq!(
-        received(RoomVersion::V11, sized(65_535))
-            .expect("fits")
-            .json()
-            .len(),
-        65_535
-    );
+    assert_eq!(received(RoomVersion::V11, sized(65_535)).expect("fits").json().len(), 65_535);
     assert!(received(RoomVersion::V11, sized(65_536)).is_ok());
-    assert!(matches!(
-        received(RoomVersion::V11, sized(65_537)),
-        Err(PduError::TooLarge { bytes: 65_537 })
-    ));
+    assert!(matches!(received(RoomVersion::V11, sized(65_537)), Err(PduError::TooLarge { bytes: 65_537 })));
 }
 
 #[test]
 fn nul_is_refused_where_databases_cannot_hold_it_and_kept_in_content() {
     for field in ["type", "state_key", "sender", "room_id"] {
-        assert!(
-            received(RoomVersion::V11, changed(field, json!("!a\0b:c"))).is_err(),
-            "{field}"
-        );
+        assert!(received(RoomVersion::V11, changed(field, json!("!a\0b:c"))).is_err(), "{field}");
     }
-    let pdu = received(
-        RoomVersion::V11,
-        changed("content", json!({ "body": "a\0b" })),
-    )
-    .expect("allowed");
+    let pdu = received(RoomVersion::V11, changed("content", json!({ "body": "a\0b" }))).expect("allowed");
     assert!(!pdu.json().contains('\0'));
 }
 
@@ -279,14 +187,11 @@ fn redacts_is_read_and_written_where_the_room_version_keeps_it() {
         assert_eq!(redaction.redacts(), Some(target.event_id()));
         let in_content = redaction.content_json().contains("redacts");
         assert_eq!(in_content, version >= RoomVersion::V11);
-        let stored = Pdu::from_stored(redaction.event_id().to_owned(), version, redaction.json())
-            .expect("stored");
+        let stored = Pdu::from_stored(redaction.event_id().to_owned(), version, redaction.json()).expect("stored");
         assert_eq!(stored.redacts(), Some(target.event_id()));
         // Clients find it in both places, whatever the version.
-        let seen: Value = serde_json::from_str(
-            &redaction.to_client_event(ClientFormat::Sync, &Unsigned::default()),
-        )
-        .expect("client events are JSON");
+        let seen: Value = serde_json::from_str(&redaction.to_client_event(ClientFormat::Sync, &Unsigned::default()))
+            .expect("client events are JSON");
         assert_eq!(seen["redacts"], json!(target.event_id()));
         assert_eq!(seen["content"]["redacts"], json!(target.event_id()));
     }
@@ -309,12 +214,8 @@ fn clients_see_the_event_with_what_the_server_adds() {
         relations: Some(&relations),
         stripped_state: None,
     };
-    let seen: Value = serde_json::from_str(
-        second
-            .to_raw_client_event(ClientFormat::Full, &unsigned)
-            .get(),
-    )
-    .expect("JSON");
+    let seen: Value =
+        serde_json::from_str(second.to_raw_client_event(ClientFormat::Full, &unsigned).get()).expect("JSON");
     assert_eq!(
         seen,
         json!({
@@ -332,8 +233,7 @@ fn clients_see_the_event_with_what_the_server_adds() {
         })
     );
     let seen: Value =
-        serde_json::from_str(&second.to_client_event(ClientFormat::Sync, &Unsigned::default()))
-            .expect("JSON");
+        serde_json::from_str(&second.to_client_event(ClientFormat::Sync, &Unsigned::default())).expect("JSON");
     assert_eq!(seen.get("room_id"), None);
     assert_eq!(seen.get("unsigned"), None);
 }
@@ -344,8 +244,7 @@ fn strings_are_escaped_for_clients() {
     let odd = "quote\" back\\slash \u{1} snow\u{2603}";
     let event = room.event(CREATOR, odd, Some(odd), json!({}));
     let seen: Value =
-        serde_json::from_str(&event.to_client_event(ClientFormat::Full, &Unsigned::default()))
-            .expect("JSON");
+        serde_json::from_str(&event.to_client_event(ClientFormat::Full, &Unsigned::default())).expect("JSON");
     assert_eq!(seen["type"], json!(odd));
     assert_eq!(seen["state_key"], json!(odd));
 }
@@ -367,16 +266,8 @@ fn an_event_too_large_is_not_made() {
         origin_server_ts: MilliSecondsSinceUnixEpoch(ruma::UInt::MAX),
     };
     let make = |body| {
-        let template = EventTemplate {
-            room_id: Some("!r:one.example".try_into().expect("an id")),
-            ..template(body)
-        };
-        build(
-            RoomVersion::V11,
-            template,
-            &key_pair(),
-            user(CREATOR).server_name(),
-        )
+        let template = EventTemplate { room_id: Some("!r:one.example".try_into().expect("an id")), ..template(body) };
+        build(RoomVersion::V11, template, &key_pair(), user(CREATOR).server_name())
     };
     assert_eq!(make(1_000).expect("fits").depth(), MAX_DEPTH);
     assert!(make(66_000).is_err());
@@ -388,10 +279,7 @@ struct Chance(u64);
 
 impl Chance {
     fn below(&mut self, bound: usize) -> usize {
-        self.0 = self
-            .0
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         usize::try_from(self.0 >> 33).unwrap_or(0) % bound.max(1)
     }
 }
@@ -470,12 +358,7 @@ fn no_json_value_in_any_field_makes_the_parser_panic() {
         "origin",
     ];
     for version in RoomVersion::ALL {
-        for kind in [
-            "m.room.message",
-            "m.room.create",
-            "m.room.redaction",
-            "m.room.member",
-        ] {
+        for kind in ["m.room.message", "m.room.create", "m.room.redaction", "m.room.member"] {
             for field in fields {
                 for value in &odd {
                     let mut event = changed("type", json!(kind));
@@ -495,15 +378,12 @@ fn no_json_value_in_any_field_makes_the_parser_panic() {
 }
 
 fn look_at_everything(pdu: &Pdu) {
-    let stored = Pdu::from_stored(pdu.event_id().to_owned(), pdu.room_version(), pdu.json())
-        .expect("valid events are stored");
+    let stored =
+        Pdu::from_stored(pdu.event_id().to_owned(), pdu.room_version(), pdu.json()).expect("valid events are stored");
     assert_eq!(stored.json(), pdu.json());
     assert_eq!(stored.redacts(), pdu.redacts());
     assert_eq!(stored.content_json(), pdu.content_json());
-    assert_eq!(
-        to_text(&parse_object(pdu.json().as_bytes()).expect("canonical")),
-        pdu.json()
-    );
+    assert_eq!(to_text(&parse_object(pdu.json().as_bytes()).expect("canonical")), pdu.json());
     let client = pdu.to_client_event(ClientFormat::Full, &Unsigned::default());
     serde_json::from_str::<Value>(&client).expect("client events are JSON");
     let redacted = crate::rules::redaction::redact(pdu).expect("valid events can be redacted");
@@ -519,23 +399,15 @@ fn the_cost_of_an_event_is_printed() {
     let mut room = Room::public(RoomVersion::V12);
     room.join(ALICE);
     let key_pair = key_pair();
-    let content = object(
-        json!({ "msgtype": "m.text", "body": "the quick brown fox jumps over the lazy dog" }),
-    );
-    let auth_events: Vec<_> = room
-        .event(ALICE, "m.room.message", None, json!({}))
-        .auth_events()
-        .to_vec();
+    let content = object(json!({ "msgtype": "m.text", "body": "the quick brown fox jumps over the lazy dog" }));
+    let auth_events: Vec<_> = room.event(ALICE, "m.room.message", None, json!({})).auth_events().to_vec();
     let first = room.event(ALICE, "m.room.message", None, json!({}));
     let timed = |name: &str, work: &mut dyn FnMut()| {
         let start = Instant::now();
         for _ in 0..ROUNDS {
             work();
         }
-        println!(
-            "{name}: {:.1} µs",
-            start.elapsed().as_secs_f64() * 1e6 / f64::from(ROUNDS)
-        );
+        println!("{name}: {:.1} µs", start.elapsed().as_secs_f64() * 1e6 / f64::from(ROUNDS));
     };
     let make = || {
         let template = EventTemplate {
@@ -551,37 +423,19 @@ fn the_cost_of_an_event_is_printed() {
             depth: 9,
             origin_server_ts: first.origin_server_ts(),
         };
-        build(
-            RoomVersion::V12,
-            template,
-            &key_pair,
-            user(ALICE).server_name(),
-        )
-        .expect("valid")
+        build(RoomVersion::V12, template, &key_pair, user(ALICE).server_name()).expect("valid")
     };
     let pdu = make();
     println!("an event has {} bytes", pdu.json().len());
     timed("build", &mut || drop(make()));
     timed("from_stored", &mut || {
-        drop(
-            Pdu::from_stored(pdu.event_id().to_owned(), RoomVersion::V12, pdu.json())
-                .expect("valid"),
-        );
+        drop(Pdu::from_stored(pdu.event_id().to_owned(), RoomVersion::V12, pdu.json()).expect("valid"));
     });
-    timed("from_json_text", &mut || {
-        drop(Pdu::from_json_text(RoomVersion::V12, pdu.json()).expect("valid"))
-    });
+    timed("from_json_text", &mut || drop(Pdu::from_json_text(RoomVersion::V12, pdu.json()).expect("valid")));
     timed("check", &mut || room.check(&pdu).expect("allowed"));
     let mut out = String::new();
     timed("write_client_event", &mut || {
         out.clear();
-        pdu.write_client_event(
-            &mut out,
-            ClientFormat::Sync,
-            &Unsigned {
-                age: Some(3),
-                ..Unsigned::default()
-            },
-        );
+        pdu.write_client_event(&mut out, ClientFormat::Sync, &Unsigned { age: Some(3), ..Unsigned::default() });
     });
 }

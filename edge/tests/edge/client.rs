@@ -1,0 +1,110 @@
+//! A client that speaks HTTP/1.1 or HTTP/2 over TLS and trusts the edge's development authority.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{HeaderMap, Request, Response, StatusCode};
+use http_body_util::{BodyExt, Full};
+use hyper::client::conn::{http1, http2};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, ServerName};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+use tokio_rustls::rustls::{ClientConfig, RootCertStore};
+
+/// An answer, read whole.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Bytes,
+}
+
+impl Answer {
+    pub(crate) async fn read<B>(response: Response<B>) -> Self
+    where
+        B: hyper::body::Body<Data = Bytes>,
+        B::Error: std::fmt::Debug,
+    {
+        let (head, body) = response.into_parts();
+        let body = body.collect().await.unwrap().to_bytes();
+        Self { status: head.status, headers: head.headers, body }
+    }
+
+    pub(crate) fn json(&self) -> serde_json::Value {
+        serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error}: {:?}", self.body))
+    }
+
+    pub(crate) fn header(&self, name: &str) -> &str {
+        self.headers.get(name).unwrap_or_else(|| panic!("no {name} in {:?}", self.headers)).to_str().unwrap()
+    }
+
+    /// Asserts a Matrix error that a browser may read.
+    #[track_caller]
+    pub(crate) fn assert_error(&self, status: u16, errcode: &str) {
+        assert_eq!((self.status.as_u16(), self.json()["errcode"].as_str()), (status, Some(errcode)), "{self:?}");
+        assert!(self.json()["error"].is_string());
+        assert_eq!(self.header("content-type"), "application/json");
+        assert_eq!(self.header("access-control-allow-origin"), "*");
+    }
+}
+
+pub(crate) async fn tls(address: SocketAddr, ca: &Path, name: &str, protocols: &[&[u8]]) -> TlsStream<TcpStream> {
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_file_iter(ca).unwrap() {
+        roots.add(certificate.unwrap()).unwrap();
+    }
+    let provider = Arc::new(tokio_rustls::rustls::crypto::aws_lc_rs::default_provider());
+    let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    let mut config = config.with_root_certificates(roots).with_no_client_auth();
+    config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
+    let tcp = TcpStream::connect(address).await.unwrap();
+    let name = ServerName::try_from(name.to_owned()).unwrap();
+    TlsConnector::from(Arc::new(config)).connect(name, tcp).await.unwrap()
+}
+
+/// One connection.
+pub(crate) enum Connection {
+    Http1(http1::SendRequest<Full<Bytes>>),
+    Http2(http2::SendRequest<Full<Bytes>>),
+}
+
+impl Connection {
+    pub(crate) async fn http1(address: SocketAddr, ca: &Path) -> Self {
+        let stream = tls(address, ca, "localhost", &[b"http/1.1"]).await;
+        let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.unwrap();
+        tokio::spawn(connection.with_upgrades());
+        Self::Http1(sender)
+    }
+
+    pub(crate) async fn http2(address: SocketAddr, ca: &Path) -> Self {
+        let stream = tls(address, ca, "localhost", &[b"h2"]).await;
+        assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"h2"[..]));
+        let (sender, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
+        tokio::spawn(connection);
+        Self::Http2(sender)
+    }
+
+    pub(crate) async fn send(&mut self, mut request: Request<Full<Bytes>>) -> hyper::Result<Answer> {
+        let response = match self {
+            Self::Http1(sender) => {
+                request.headers_mut().entry("host").or_insert_with(|| "localhost".parse().unwrap());
+                sender.send_request(request).await?
+            }
+            Self::Http2(sender) => {
+                let target = request.uri().path_and_query().unwrap().as_str();
+                *request.uri_mut() = format!("https://localhost{target}").parse().unwrap();
+                sender.send_request(request).await?
+            }
+        };
+        Ok(Answer::read(response).await)
+    }
+}
+
+pub(crate) fn request(method: &str, target: &str, body: impl Into<Bytes>) -> Request<Full<Bytes>> {
+    Request::builder().method(method).uri(target).body(Full::new(body.into())).unwrap()
+}

@@ -1,0 +1,172 @@
+//! A small shard: real HTTP over a real Unix socket, with behaviour that a test chooses.
+
+use std::collections::VecDeque;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+use gatehouse_shared::config::Secret;
+use gatehouse_shared::contract::{ClusterSecret, HEALTH_PATH, verify};
+use http::{Request, Response, StatusCode};
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use tokio::net::UnixListener;
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+pub(crate) const SECRET: &str = "a cluster secret for tests, long enough";
+
+/// What the shard does with its next request; without orders it echoes.
+pub(crate) enum Order {
+    /// Takes the request, and waits until the test says so before it echoes.
+    Wait(Arc<Notify>),
+    /// Answers with this status and headers.
+    Answer(StatusCode, Vec<(&'static str, &'static str)>),
+    /// Takes the request and dies: every connection is cut and the socket is gone.
+    Die,
+    /// Takes the request and cuts this one connection.
+    HangUp,
+}
+
+/// A running shard.
+pub(crate) struct Shard {
+    pub(crate) path: PathBuf,
+    name: String,
+    secret: ClusterSecret,
+    orders: Mutex<VecDeque<Order>>,
+    served: Mutex<usize>,
+    /// Notified with each request that is taken.
+    pub(crate) taken: Notify,
+    alive: CancellationToken,
+    connections: TaskTracker,
+}
+
+impl Shard {
+    pub(crate) fn start(path: &Path, name: &str) -> Arc<Self> {
+        // The socket of a dead shard stays in the way of the next one.
+        let _ = std::fs::remove_file(path);
+        let listener = UnixListener::bind(path).unwrap();
+        let shard = Arc::new(Self {
+            path: path.to_owned(),
+            name: name.to_owned(),
+            secret: ClusterSecret::new(&Secret::new(SECRET)).unwrap(),
+            orders: Mutex::default(),
+            served: Mutex::default(),
+            taken: Notify::new(),
+            alive: CancellationToken::new(),
+            connections: TaskTracker::new(),
+        });
+        tokio::spawn(shard.clone().accept(listener));
+        shard
+    }
+
+    pub(crate) fn order(&self, order: Order) {
+        self.orders.lock().unwrap().push_back(order);
+    }
+
+    /// How many requests it has taken.
+    pub(crate) fn served(&self) -> usize {
+        *self.served.lock().unwrap()
+    }
+
+    /// Cuts every connection and stops listening.
+    pub(crate) async fn die(&self) {
+        self.alive.cancel();
+        self.connections.close();
+        self.connections.wait().await;
+    }
+
+    async fn accept(self: Arc<Self>, listener: UnixListener) {
+        loop {
+            let accepted = tokio::select! {
+                () = self.alive.cancelled() => return,
+                accepted = listener.accept() => accepted.unwrap().0,
+            };
+            let shard = self.clone();
+            self.connections.spawn(async move {
+                let alive = shard.alive.clone();
+                let service = service_fn(move |request| shard.clone().answer(request));
+                let connection = hyper::server::conn::http1::Builder::new()
+                    .serve_connection(TokioIo::new(accepted), service)
+                    .with_upgrades();
+                tokio::select! {
+                    () = alive.cancelled() => {}
+                    _ = connection => {}
+                }
+            });
+        }
+    }
+
+    async fn answer(self: Arc<Self>, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, std::io::Error> {
+        if request.uri().path() == HEALTH_PATH {
+            return Ok(Response::new(Full::default()));
+        }
+        if request.headers().contains_key("upgrade") {
+            return Ok(upgrade(request));
+        }
+        let (head, body) = request.into_parts();
+        let body = body.collect().await.map_err(std::io::Error::other)?.to_bytes();
+        *self.served.lock().unwrap() += 1;
+        self.taken.notify_one();
+        let order = self.orders.lock().unwrap().pop_front();
+        match order {
+            Some(Order::Wait(until)) => until.notified().await,
+            Some(Order::Answer(status, headers)) => {
+                let mut response = Response::builder().status(status);
+                for (name, value) in headers {
+                    response = response.header(name, value);
+                }
+                return Ok(response.body(Full::default()).unwrap());
+            }
+            Some(Order::Die) => {
+                self.alive.cancel();
+                std::future::pending::<()>().await;
+            }
+            Some(Order::HangUp) => return Err(std::io::Error::other("hangs up")),
+            None => {}
+        }
+        let forwarded = verify(&self.secret, &head.method, &head.uri, &head.headers);
+        let headers: Vec<(String, String)> = head
+            .headers
+            .iter()
+            .map(|(name, value)| (name.to_string(), String::from_utf8_lossy(value.as_bytes()).into_owned()))
+            .collect();
+        let echo = serde_json::json!({
+            "shard": self.name,
+            "method": head.method.as_str(),
+            "target": head.uri.to_string(),
+            "headers": headers,
+            "body": String::from_utf8_lossy(&body),
+            "body_bytes": body.len(),
+            "forwarded": match forwarded {
+                Ok(forwarded) => serde_json::json!({
+                    "client": forwarded.client.to_string(),
+                    "scheme": forwarded.scheme.as_str(),
+                    "host": forwarded.host,
+                    "request_id": forwarded.request_id,
+                }),
+                Err(error) => serde_json::json!({ "error": error.to_string() }),
+            },
+        });
+        Ok(Response::new(Full::new(echo.to_string().into())))
+    }
+}
+
+/// Switches protocols and echoes bytes from then on.
+fn upgrade(mut request: Request<Incoming>) -> Response<Full<Bytes>> {
+    let upgraded = hyper::upgrade::on(&mut request);
+    tokio::spawn(async move {
+        let stream = TokioIo::new(upgraded.await.unwrap());
+        let (mut read, mut write) = tokio::io::split(stream);
+        let _ = tokio::io::copy(&mut read, &mut write).await;
+    });
+    Response::builder()
+        .status(StatusCode::SWITCHING_PROTOCOLS)
+        .header("connection", "upgrade")
+        .header("upgrade", "websocket")
+        .body(Full::default())
+        .unwrap()
+}

@@ -1,0 +1,16 @@
+//! The edge as a process, between real clients over TLS and real shards over Unix sockets.
+
+mod bodies;
+mod client;
+mod commands;
+mod documents;
+mod double;
+mod edge;
+mod headers;
+mod layers;
+mod lifetime;
+mod paths;
+mod retries;
+mod supervision;
+mod tls;
+mod waiting;

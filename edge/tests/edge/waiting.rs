@@ -1,0 +1,100 @@
+//! How long things may take: long polls and WebSockets forever, slow senders not.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::Notify;
+
+use crate::client::{request, tls};
+use crate::double::Order;
+use crate::edge::{Edge, Options, patiently};
+
+/// Every deadline of the edge at its shortest.
+async fn hurried() -> Edge {
+    let limits = "header_seconds = 1\nbody_idle_seconds = 1\nhandshake_seconds = 1";
+    Edge::with(Options { shards: 1, limits, upstream: "connect_timeout_ms = 500", ..Options::default() }).await
+}
+
+/// Longer than every deadline of [`hurried`].
+const LONG: Duration = Duration::from_millis(2_500);
+
+#[tokio::test]
+async fn a_long_poll_outlasts_every_deadline() {
+    let edge = hurried().await;
+    for mut connection in [edge.http1().await, edge.http2().await] {
+        let until = Arc::new(Notify::new());
+        edge.shards[0].order(Order::Wait(until.clone()));
+        tokio::spawn(async move {
+            tokio::time::sleep(LONG).await;
+            until.notify_one();
+        });
+        let poll = request("GET", "/_matrix/client/v3/sync?timeout=3600000", "");
+        let answer = patiently("the long poll", connection.send(poll)).await.unwrap();
+        assert_eq!(answer.json()["method"], "GET");
+        // An idle connection outlasts them too.
+        tokio::time::sleep(LONG).await;
+        connection.send(request("GET", "/_matrix/client/versions", "")).await.unwrap();
+    }
+    assert_eq!(edge.shards[0].served(), 4, "nothing was tried twice");
+}
+
+#[tokio::test]
+async fn a_websocket_passes_through_and_may_be_silent() {
+    let edge = hurried().await;
+    let mut stream = tls(edge.https, &edge.ca, "localhost", &[b"http/1.1"]).await;
+    let handshake = "GET /_matrix/client/unstable/socket HTTP/1.1\r\nhost: localhost\r\nconnection: Upgrade\r\n\
+                     upgrade: websocket\r\nsec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+    stream.write_all(handshake.as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    while !answer.ends_with(b"\r\n\r\n") {
+        answer.push(patiently("the handshake", stream.read_u8()).await.unwrap());
+    }
+    assert!(answer.starts_with(b"HTTP/1.1 101 "), "{}", answer.escape_ascii());
+    for silence in [Duration::ZERO, LONG] {
+        tokio::time::sleep(silence).await;
+        stream.write_all(b"\x81\x05hello").await.unwrap();
+        let mut echo = [0; 7];
+        patiently("the echo", stream.read_exact(&mut echo)).await.unwrap();
+        assert_eq!(&echo, b"\x81\x05hello");
+    }
+}
+
+async fn is_cut(edge: &Edge, sent: &[u8]) {
+    let mut stream = tls(edge.https, &edge.ca, "localhost", &[b"http/1.1"]).await;
+    stream.write_all(sent).await.unwrap();
+    let start = Instant::now();
+    let mut rest = Vec::new();
+    // Cut without TLS's goodbye or with it; either way nothing more comes.
+    let _ = patiently("the cut", stream.read_to_end(&mut rest)).await;
+    assert!(start.elapsed() < Duration::from_secs(10), "it took {:?}", start.elapsed());
+}
+
+#[tokio::test]
+async fn a_client_that_sends_its_header_slowly_is_cut() {
+    let edge = hurried().await;
+    is_cut(&edge, b"").await;
+    is_cut(&edge, b"GET /_matrix/client/versions HTTP/1.1\r\nhost: loc").await;
+    let mut stream = tls(edge.https, &edge.ca, "localhost", &[b"http/1.1"]).await;
+    stream.write_all(b"GET /_matrix/client/versions HTTP/1.1\r\nhost: localhost\r\n").await.unwrap();
+    let dripping = async {
+        // Each byte would renew a timeout that counts from the last read.
+        while stream.write_all(b"x").await.is_ok() && stream.flush().await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    patiently("the cut of a dripping header", dripping).await;
+    assert_eq!(edge.shards[0].served(), 0);
+}
+
+#[tokio::test]
+async fn a_client_that_stops_within_its_body_is_told_and_cut() {
+    let edge = hurried().await;
+    let mut stream = tls(edge.https, &edge.ca, "localhost", &[b"http/1.1"]).await;
+    let head = "PUT /_matrix/client/v3/x HTTP/1.1\r\nhost: localhost\r\ncontent-length: 100\r\n\r\nhalf";
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    let _ = patiently("the cut", stream.read_to_end(&mut answer)).await;
+    assert!(answer.starts_with(b"HTTP/1.1 408 "), "{}", answer.escape_ascii());
+    assert_eq!(edge.shards[0].served(), 0);
+}

@@ -6,7 +6,7 @@ use http::StatusCode;
 
 use crate::client::{Connection, request};
 use crate::double::{Order, Shard};
-use crate::edge::{Edge, Options, patiently, socket};
+use crate::edge::{Edge, Options, patiently};
 
 const SEND: &str = "/_matrix/client/v3/rooms/!a:localhost/send/m.room.message/txn1";
 

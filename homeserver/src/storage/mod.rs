@@ -5,7 +5,10 @@
 //! unfolded by `json_each(CAST($1 AS TEXT))`.
 
 pub mod db;
+pub mod db;
+pub mod event_cache;
 pub mod events;
+pub mod nid;
 pub mod nid;
 pub mod rooms;
 pub mod state;

@@ -5,13 +5,14 @@
 //! unfolded by `json_each(CAST($1 AS TEXT))`.
 
 pub mod db;
-pub mod db;
 pub mod event_cache;
 pub mod events;
-pub mod nid;
+pub mod memberships;
 pub mod nid;
 pub mod rooms;
 pub mod state;
+pub mod state_diff;
+pub mod timeline;
 pub mod user_names;
 
 pub use db::{Db, DbConfig, DbError, Row, Snapshot, Stmt, Tx, Value};

@@ -5,7 +5,7 @@
 
 use std::fmt;
 
-use ruma::{OwnedUserId, UserId, events::TimelineEventType};
+use ruma::{OwnedUserId, ServerName, UserId, events::TimelineEventType};
 
 use super::pdu::Pdu;
 
@@ -175,5 +175,39 @@ pub fn check_action(current: Membership, action: MemberAction) -> Result<(), Tra
         (MemberAction::Unban, _) => Err(E::NotBanned),
         (MemberAction::Forget, M::Leave | M::Ban) => Ok(()),
         (MemberAction::Forget, _) => Err(E::StillInRoom),
+    }
+}
+
+/// Why what another server sent as an invite must not be signed: `M_INVALID_PARAM`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum InviteError {
+    /// It is no `m.room.member` event that invites.
+    #[error("the event is not an invite")]
+    NotAnInvite,
+    /// Its sender is of another server than the one that sent it.
+    #[error("the invite's sender is not a user of the server that sent it")]
+    ForeignSender,
+    /// It invites a user of another server.
+    #[error("the invited user is not of this server")]
+    ForeignTarget,
+}
+
+/// Whether an event that another server asks this one to sign is an invite of a user of this server, and nothing else.
+///
+/// Signatures are checked apart. Specification: server-server API, `PUT /_matrix/federation/v2/invite`.
+///
+/// # Errors
+///
+/// What the event is instead.
+pub fn check_received_invite(event: &Pdu, origin: &ServerName, this_server: &ServerName) -> Result<(), InviteError> {
+    if Membership::of(event) != Some(Membership::Invite) {
+        return Err(InviteError::NotAnInvite);
+    }
+    if event.sender().server_name() != origin {
+        return Err(InviteError::ForeignSender);
+    }
+    match target_of(event) {
+        Some(target) if target.server_name() == this_server => Ok(()),
+        _ => Err(InviteError::ForeignTarget),
     }
 }

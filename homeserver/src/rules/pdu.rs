@@ -18,7 +18,7 @@ mod parse;
 mod tests;
 
 pub use self::{
-    build::{BuildError, EventTemplate, build},
+    build::{BuildError, EventTemplate, build, draft, finish},
     client::{ClientFormat, Unsigned},
     parse::PduError,
 };
@@ -189,6 +189,12 @@ impl Pdu {
     /// In room versions 1 and 2 the `event_id` is part of it, because signatures cover it; later it never is.
     pub fn json(&self) -> &str {
         &self.inner.json
+    }
+
+    /// The event's hash by which room versions 1 and 2 refer to it, beside its id.
+    pub fn reference_hash(&self) -> String {
+        ruma::signatures::reference_hash(&self.to_object(), self.room_version().rules())
+            .expect("an event within the size limit that has a type can be hashed")
     }
 
     /// The event as an object, for verification or redaction. Parses the text anew.

@@ -26,6 +26,9 @@ pub enum ResolveError {
     /// An event was not prefetched; see [`missing_events`].
     #[error("event {0} is needed and was not given")]
     Missing(OwnedEventId),
+    /// Events that allow each other, which only rooms of versions 1 and 2 can have, where ids are no hashes.
+    #[error("event {0} is among the events that allow it")]
+    Cycle(OwnedEventId),
     /// ruma's algorithm met an event that cannot be in a room state.
     #[error("the states cannot be resolved")]
     Invalid(#[source] state_res::Error),
@@ -54,6 +57,11 @@ pub fn resolve(
     }
     if let Some(missing) = missing_events(version, states, events).into_iter().next() {
         return Err(ResolveError::Missing(missing));
+    }
+    if version.event_id_is_in_event()
+        && let Some(event_id) = find_cycle(states, events)
+    {
+        return Err(ResolveError::Cycle(event_id.to_owned()));
     }
     let rules = version.rules();
     let StateResolutionVersion::V2(resolution) = &rules.state_res else {
@@ -101,6 +109,36 @@ pub fn missing_events(
         missing.push(create);
     }
     missing
+}
+
+/// An event that is in its own auth chain. ruma would follow such a chain forever.
+fn find_cycle<'a>(states: &'a [StateMap], events: &'a HashMap<OwnedEventId, Pdu>) -> Option<&'a EventId> {
+    enum Step<'a> {
+        Enter(&'a EventId),
+        Leave(&'a EventId),
+    }
+
+    // True while the events below it are being visited, false afterwards.
+    let mut on_path: HashMap<&EventId, bool> = HashMap::new();
+    let mut steps: Vec<Step<'_>> = states.iter().flat_map(|state| state.values()).map(|id| Step::Enter(id)).collect();
+    while let Some(step) = steps.pop() {
+        match step {
+            Step::Leave(event_id) => {
+                on_path.insert(event_id, false);
+            }
+            Step::Enter(event_id) => match on_path.get(event_id) {
+                Some(true) => return Some(event_id),
+                Some(false) => {}
+                None => {
+                    on_path.insert(event_id, true);
+                    steps.push(Step::Leave(event_id));
+                    let below = events.get(event_id).map(Pdu::auth_events).unwrap_or_default();
+                    steps.extend(below.iter().map(|id| Step::Enter(id)));
+                }
+            },
+        }
+    }
+    None
 }
 
 /// For each state its auth chain, less what the chains of all states have in common.

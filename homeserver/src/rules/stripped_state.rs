@@ -2,10 +2,14 @@
 //!
 //! Specification: client-server API, "Stripped state".
 
+use ruma::RoomId;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::pdu::Pdu;
+use super::{
+    pdu::{Pdu, PduError},
+    room_version::RoomVersion,
+};
 
 #[cfg(test)]
 mod tests;
@@ -64,4 +68,43 @@ pub fn prune(received: &RawValue) -> Option<Box<RawValue>> {
 pub fn list<'a>(events: impl IntoIterator<Item = &'a RawValue>) -> Box<RawValue> {
     let events: Vec<&RawValue> = events.into_iter().collect();
     serde_json::value::to_raw_value(&events).expect("a list of JSON values is JSON")
+}
+
+/// Why the state that came with an invite is refused: `M_INVALID_PARAM`.
+#[derive(Debug, thiserror::Error)]
+pub enum InviteStateError {
+    /// An entry is no event of the room's version.
+    #[error("an event of the invite's room state is malformed")]
+    Malformed(#[source] PduError),
+    /// An entry is of another room.
+    #[error("an event of the invite's room state is of another room")]
+    AnotherRoom,
+    /// The create event is absent.
+    #[error("the invite's room state lacks the create event")]
+    NoCreate,
+}
+
+/// Reads the state that came with an invite, which since version 1.16 of the specification are whole events, one of
+/// them the create event. Their signatures are for the caller to check.
+///
+/// Servers should insist on this for rooms of version 12, whose id proves the create event. Before that, older servers
+/// send stripped events, for which [`prune`] is the way.
+///
+/// # Errors
+///
+/// See [`InviteStateError`].
+pub fn whole_events<'a>(
+    version: RoomVersion,
+    room_id: &RoomId,
+    received: impl IntoIterator<Item = &'a RawValue>,
+) -> Result<Vec<Pdu>, InviteStateError> {
+    let read = |entry: &RawValue| Pdu::from_json_text(version, entry.get()).map_err(InviteStateError::Malformed);
+    let events = received.into_iter().map(read).collect::<Result<Vec<_>, _>>()?;
+    if events.iter().any(|event| event.room_id() != room_id) {
+        return Err(InviteStateError::AnotherRoom);
+    }
+    if !events.iter().any(|event| event.is_state_of("m.room.create", "")) {
+        return Err(InviteStateError::NoCreate);
+    }
+    Ok(events)
 }

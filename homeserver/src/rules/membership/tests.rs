@@ -3,7 +3,7 @@ use serde_json::json;
 use super::*;
 use crate::rules::{
     room_version::RoomVersion,
-    testing::{ALICE, CREATOR, Room},
+    testing::{ALICE, BOB, CAROL, CREATOR, Room, user},
 };
 
 #[test]
@@ -53,4 +53,22 @@ fn actions_are_refused_by_the_fact_that_stands_against_them() {
     for name in ["join", "invite", "leave", "ban", "knock"] {
         assert_eq!(Membership::parse(name).map(Membership::as_str), Some(name));
     }
+}
+
+#[test]
+fn only_invites_of_our_users_by_their_own_server_are_signed() {
+    let room = Room::public(RoomVersion::V12);
+    let check = |sender: &str, target: &str, membership: &str| {
+        let event = room.event(sender, "m.room.member", Some(target), json!({ "membership": membership }));
+        check_received_invite(&event, user(CREATOR).server_name(), user(BOB).server_name())
+    };
+    assert_eq!(check(CREATOR, BOB, "invite"), Ok(()));
+    assert_eq!(check(CREATOR, BOB, "ban"), Err(InviteError::NotAnInvite));
+    assert_eq!(check(CAROL, BOB, "invite"), Err(InviteError::ForeignSender));
+    assert_eq!(check(CREATOR, CAROL, "invite"), Err(InviteError::ForeignTarget));
+    let message = room.event(CREATOR, "m.room.message", Some(BOB), json!({ "membership": "invite" }));
+    assert_eq!(
+        check_received_invite(&message, user(CREATOR).server_name(), user(BOB).server_name()),
+        Err(InviteError::NotAnInvite)
+    );
 }

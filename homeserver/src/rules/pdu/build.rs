@@ -63,19 +63,42 @@ pub fn build(
     key_pair: &Ed25519KeyPair,
     server_name: &ServerName,
 ) -> Result<Pdu, BuildError> {
-    let rules = room_version.rules();
-    let mut event = fields_of(room_version, template);
+    finish(room_version, draft(room_version, template), key_pair, server_name)
+}
+
+/// Makes an event of a draft, which another server may have sent as the answer to a `make_join` and the like.
+///
+/// Keeps the draft's fields, except that an `event_id`, hashes, signatures and `unsigned` in it are dropped. Whoever
+/// asked for the draft has to check that it is what was asked for.
+///
+/// # Errors
+///
+/// When the draft breaks the event format.
+pub fn finish(
+    room_version: RoomVersion,
+    draft: CanonicalJsonObject,
+    key_pair: &Ed25519KeyPair,
+    server_name: &ServerName,
+) -> Result<Pdu, BuildError> {
+    let mut event = draft;
+    for field in ["event_id", "hashes", "signatures", "unsigned"] {
+        event.remove(field);
+    }
+    if !matches!(event.get("type"), Some(CanonicalJsonValue::String(_))) {
+        return Err(PduError::Missing { field: "type" }.into());
+    }
     if room_version.event_id_is_in_event() {
         let hash = content_hash(&event).map_err(BuildError::Sign)?.encode();
         event.insert("event_id".to_owned(), format!("${}:{server_name}", localpart_of(&hash)).into());
     }
-    hash_and_sign_event(server_name.as_str(), key_pair, &mut event, &rules.redaction).map_err(BuildError::Sign)?;
+    let redaction = &room_version.rules().redaction;
+    hash_and_sign_event(server_name.as_str(), key_pair, &mut event, redaction).map_err(BuildError::Sign)?;
     let event_id = event_id_of(room_version, &event)?;
     Ok(checked(room_version, event_id, &event)?)
 }
 
-/// The event before hashing.
-fn fields_of(room_version: RoomVersion, template: EventTemplate<'_>) -> CanonicalJsonObject {
+/// The fields of an event without hashes and signatures: what `make_join`, `make_leave` and `make_knock` answer.
+pub fn draft(room_version: RoomVersion, template: EventTemplate<'_>) -> CanonicalJsonObject {
     let mut content = template.content;
     let mut event = CanonicalJsonObject::new();
     if let Some(redacts) = template.redacts {

@@ -1,5 +1,6 @@
 use std::time::Instant;
 
+use ruma::signatures::KeyPair;
 use serde_json::{Value, json};
 
 use super::*;
@@ -428,6 +429,7 @@ fn the_cost_of_an_event_is_printed() {
     let pdu = make();
     println!("an event has {} bytes", pdu.json().len());
     timed("build", &mut || drop(make()));
+    timed("of that the Ed25519 signature", &mut || drop(KeyPair::sign(&key_pair, pdu.json().as_bytes())));
     timed("from_stored", &mut || {
         drop(Pdu::from_stored(pdu.event_id().to_owned(), RoomVersion::V12, pdu.json()).expect("valid"));
     });
@@ -438,4 +440,33 @@ fn the_cost_of_an_event_is_printed() {
         out.clear();
         pdu.write_client_event(&mut out, ClientFormat::Sync, &Unsigned { age: Some(3), ..Unsigned::default() });
     });
+}
+
+#[test]
+fn a_draft_of_another_server_becomes_an_event_of_this_one() {
+    for version in RoomVersion::ALL {
+        let room = Room::public(version);
+        let heads = &room.heads;
+        let template = EventTemplate {
+            room_id: Some("!room:one.example".try_into().expect("an id")),
+            sender: user(BOB),
+            event_type: "m.room.member",
+            state_key: Some(BOB),
+            content: object(json!({ "membership": "join" })),
+            redacts: None,
+            prev_events: heads,
+            auth_events: heads,
+            reference_hashes: heads.iter().map(|id| (id.clone(), room.events[id].reference_hash())).collect(),
+            depth: 7,
+            origin_server_ts: MilliSecondsSinceUnixEpoch(ruma::uint!(5)),
+        };
+        let mut draft = draft(version, template.clone());
+        let made = build(version, template, &key_pair(), user(BOB).server_name()).expect("valid");
+        draft.insert("event_id".to_owned(), "$theirs:one.example".into());
+        draft.insert("signatures".to_owned(), object(json!({ "one.example": { "ed25519:x": "y" } })).into());
+        draft.insert("unsigned".to_owned(), object(json!({ "age": 1 })).into());
+        let finished = finish(version, draft, &key_pair(), user(BOB).server_name()).expect("valid");
+        assert_eq!(finished.json(), made.json(), "{version}");
+        assert!(finish(version, CanonicalJsonObject::new(), &key_pair(), user(BOB).server_name()).is_err());
+    }
 }

@@ -255,3 +255,38 @@ fn the_conflicted_subgraph_is_what_lies_between_conflicted_events() {
     // Between them lie the levels that the room began with.
     assert_eq!(between(&[&first, &creator]).len(), 3);
 }
+
+#[test]
+fn events_that_allow_each_other_are_refused_instead_of_followed() {
+    // Only where ids are no hashes can an event name one that names it.
+    for version in [RoomVersion::V1, RoomVersion::V2] {
+        let (mut left, right) = (room(version), room(version));
+        let levels = left.send(CREATOR, "m.room.power_levels", Some(""), json!({ "users": { CREATOR: 100 } }));
+        let mut object = levels.to_object();
+        let own = json!([[levels.event_id(), {}]]);
+        object.insert("auth_events".to_owned(), serde_json::from_value(own).expect("a list"));
+        left.add(Pdu::from_json(version, object).expect("well-formed"));
+        let states = [left.state.clone(), right.state.clone()];
+        let outcome = resolve(version, &states, &all_events(&[&left, &right]));
+        assert!(matches!(outcome, Err(ResolveError::Cycle(id)) if id == levels.event_id()), "{version}");
+    }
+}
+
+/// Prints what resolving a fork of a large room costs. Asserts nothing, since machines differ.
+#[test]
+fn the_cost_of_a_fork_is_printed() {
+    let base = {
+        let mut base = room(RoomVersion::V12);
+        for index in 0..500 {
+            let member = format!("@user{index}:two.example");
+            base.add(base.event(&member, "m.room.member", Some(&member), json!({ "membership": "join" })));
+        }
+        base
+    };
+    let (mut left, mut right) = (base.clone(), base.clone());
+    left.send(ALICE, "m.room.topic", Some(""), json!({ "topic": "one" }));
+    right.send(CREATOR, "m.room.member", Some(BOB), json!({ "membership": "ban" }));
+    let start = std::time::Instant::now();
+    let state = resolved(&[&left, &right]);
+    println!("a fork over {} state events: {:.1} ms", state.len(), start.elapsed().as_secs_f64() * 1e3);
+}

@@ -40,3 +40,20 @@ fn what_is_no_stripped_state_is_left_out() {
         assert!(prune(&raw(&bad)).is_none(), "{bad}");
     }
 }
+
+#[test]
+fn an_invite_brings_the_create_event_of_its_room() {
+    for version in RoomVersion::ALL {
+        let room = Room::public(version);
+        let raw_events: Vec<_> =
+            room.events.values().map(|event| RawValue::from_string(event.json().to_owned()).expect("JSON")).collect();
+        let create = room.at(&"m.room.create".into(), "").expect("a room has a create event");
+        let read =
+            |entries: &[Box<RawValue>]| whole_events(version, create.room_id(), entries.iter().map(|entry| &**entry));
+        assert_eq!(read(&raw_events).expect("all of the room").len(), room.events.len());
+        assert!(matches!(read(&[]), Err(InviteStateError::NoCreate)));
+        assert!(matches!(read(&[raw(&json!({ "type": "m.room.create" }))]), Err(InviteStateError::Malformed(_))));
+        let other = whole_events(version, "!other:one.example".try_into().expect("an id"), [&*raw_events[0]]);
+        assert!(matches!(other, Err(InviteStateError::AnotherRoom)));
+    }
+}

@@ -108,7 +108,7 @@ impl Command {
 
 fn run(config: EdgeConfig, announce: impl FnOnce(&Listening)) -> Result<ExitCode, CommandError> {
     // Pingora takes whichever provider came first, so this comes before everything.
-    // It fails only when one is installed already, which is then the same: it is the only one in the tree.
+    // It fails only when one is installed already, and nothing ran before this.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let guard = telemetry::init(&config.telemetry, "gatehouse-edge")?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;

@@ -96,7 +96,9 @@ impl ProxyHttp for Proxy {
         if let Some(shard) = self.pool.find(exchange.key) {
             return Ok(Box::new(shard.peer()));
         }
-        self.metrics.held.inc();
+        if exchange.held_until.is_none() {
+            self.metrics.held.inc();
+        }
         let deadline = exchange.hold(self.hold);
         match self.pool.wait_for(exchange.key, deadline).await {
             Some(shard) => Ok(Box::new(shard.peer())),
@@ -183,7 +185,7 @@ impl ProxyHttp for Proxy {
         _exchange: &mut Exchange,
         mut error: Box<Error>,
     ) -> Box<Error> {
-        let refused = self.pool.shards().iter().find(|shard| shard.peer()._address == peer._address);
+        let refused = self.pool.shards().iter().find(|shard| shard.is_reached_by(peer));
         if let Some(shard) = refused {
             shard.mark_unhealthy(&error);
         }
@@ -293,11 +295,11 @@ impl Proxy {
         }
         let client = exchange.client.to_string();
         exchange.key = key(affinity, &request.headers, request.uri.query(), &client);
-        self.vouch(request, exchange, host.as_deref().unwrap_or_default())?;
+        self.vouch(request, exchange, host.as_deref().unwrap_or_default(), client)?;
         Ok(None)
     }
 
-    fn vouch(&self, request: &mut RequestHeader, exchange: &mut Exchange, host: &str) -> Result<()> {
+    fn vouch(&self, request: &mut RequestHeader, exchange: &mut Exchange, host: &str, client: String) -> Result<()> {
         let target = request.uri.path_and_query().map_or("/", |target| target.as_str()).to_owned();
         if request.raw_path() != target.as_bytes() {
             // The absolute form of a proxied request: shards get the origin form, which is what is signed.
@@ -306,7 +308,6 @@ impl Proxy {
         exchange.request_id = format!("{:016x}", self.chance.number());
         let traceparent = self.trace(request, exchange).to_string();
         let facts = Facts {
-            client: exchange.client,
             // Requests in the clear are redirected by another application and never come here.
             scheme: Scheme::Https,
             host,
@@ -315,7 +316,7 @@ impl Proxy {
             method: request.method.as_str(),
             target: &target,
         };
-        exchange.vouched = Vouched::new(facts, &self.secret);
+        exchange.vouched = Vouched::new(client, facts, &self.secret);
         Ok(())
     }
 

@@ -134,7 +134,7 @@ pub(crate) struct ClientIo<S> {
 impl<S: IO> ClientIo<S> {
     pub(crate) fn new(inner: S, mut deadline: HeaderDeadline) -> Self {
         if matches!(inner.selected_alpn_proto(), Some(ALPN::H2)) {
-            deadline.off();
+            deadline.expect_preface();
         }
         Self { inner, deadline, timer: None }
     }
@@ -149,8 +149,9 @@ impl<S: fmt::Debug> fmt::Debug for ClientIo<S> {
 impl<S: IO> AsyncRead for ClientIo<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;
+        let before = buf.filled().len();
         if let Poll::Ready(done) = Pin::new(&mut this.inner).poll_read(cx, buf) {
-            this.deadline.received();
+            this.deadline.received(buf.filled().len() - before);
             return Poll::Ready(done);
         }
         let Some(due) = this.deadline.due() else {

@@ -43,6 +43,9 @@ pub(crate) fn header_expected() {
     });
 }
 
+/// The length of HTTP/2's connection preface (RFC 9113, section 3.4).
+const PREFACE_BYTES: usize = 24;
+
 /// The deadline of one connection: set when the first header is awaited, and again with the first bytes of each further
 /// one, because between requests a connection may idle.
 #[derive(Debug)]
@@ -59,25 +62,31 @@ enum State {
     Due(Instant),
     /// Between requests, or within one.
     Idle,
-    /// HTTP/2: its frames have limits of their own.
+    /// HTTP/2: so many bytes of the connection preface are still to come.
+    Preface { due: Instant, missing: usize },
+    /// HTTP/2 once it is under way: its frames have limits of their own.
     Off,
 }
 
 impl HeaderDeadline {
+    /// For HTTP/1.1.
     pub(crate) fn new(progress: Arc<HeaderProgress>, within: Duration) -> Self {
         Self { progress, within, answered: 0, state: State::Due(Instant::now() + within) }
     }
 
-    /// HTTP/2 was agreed on: once anything arrives, the deadline has done its work.
-    pub(crate) fn off(&mut self) {
-        self.state = State::Off;
+    /// HTTP/2 was agreed on: only its preface is due.
+    pub(crate) fn expect_preface(&mut self) {
+        self.state = State::Preface { due: Instant::now() + self.within, missing: PREFACE_BYTES };
     }
 
-    /// Bytes arrived.
-    pub(crate) fn received(&mut self) {
+    /// So many bytes arrived.
+    pub(crate) fn received(&mut self, bytes: usize) {
         self.rest_between_requests();
-        if matches!(self.state, State::Idle) && self.progress.owes_header() {
-            self.state = State::Due(Instant::now() + self.within);
+        match &mut self.state {
+            State::Idle if self.progress.owes_header() => self.state = State::Due(Instant::now() + self.within),
+            State::Preface { missing, .. } if *missing <= bytes => self.state = State::Off,
+            State::Preface { missing, .. } => *missing -= bytes,
+            State::Idle | State::Due(_) | State::Off => {}
         }
     }
 
@@ -86,13 +95,14 @@ impl HeaderDeadline {
         self.rest_between_requests();
         match self.state {
             State::Due(due) if self.progress.owes_header() => Some(due),
-            _ => None,
+            State::Preface { due, .. } => Some(due),
+            State::Due(_) | State::Idle | State::Off => None,
         }
     }
 
     fn rest_between_requests(&mut self) {
         let answered = self.progress.answered.load(Ordering::Relaxed);
-        if answered != self.answered && !matches!(self.state, State::Off) {
+        if answered != self.answered {
             self.answered = answered;
             self.state = State::Idle;
         }
@@ -112,16 +122,30 @@ mod tests {
         progress
             .within(async {
                 assert_eq!(deadline.due(), Some(start + within));
-                deadline.received();
+                deadline.received(1);
                 assert_eq!(deadline.due(), Some(start + within), "a first byte gains no time");
                 header_arrived();
                 assert_eq!(deadline.due(), None, "a body has no deadline");
                 header_expected();
                 assert_eq!(deadline.due(), None, "an idle connection has no deadline");
                 tokio::time::advance(Duration::from_secs(60)).await;
-                deadline.received();
+                deadline.received(1);
                 assert_eq!(deadline.due(), Some(start + Duration::from_secs(60) + within));
             })
             .await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn http2_owes_its_preface_and_nothing_else() {
+        let mut deadline = HeaderDeadline::new(Arc::default(), Duration::from_secs(15));
+        deadline.expect_preface();
+        let due = Some(Instant::now() + Duration::from_secs(15));
+        assert_eq!(deadline.due(), due);
+        deadline.received(23);
+        assert_eq!(deadline.due(), due);
+        deadline.received(1);
+        assert_eq!(deadline.due(), None);
+        deadline.received(1);
+        assert_eq!(deadline.due(), None);
     }
 }

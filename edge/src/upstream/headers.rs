@@ -1,7 +1,5 @@
 //! What a shard is told about a request, and what is removed from what comes from outside.
 
-use std::net::IpAddr;
-
 use gatehouse_shared::contract::{
     CLIENT, ClusterSecret, HEADER_PREFIX, HOST, MAC, REQUEST_ID, SCHEME, Scheme, Signed, TRACEPARENT,
 };
@@ -40,7 +38,6 @@ pub(crate) struct Vouched([(&'static str, HeaderValue); 6]);
 /// What goes into [`Vouched`].
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Facts<'r> {
-    pub(crate) client: IpAddr,
     pub(crate) scheme: Scheme,
     pub(crate) host: &'r str,
     pub(crate) request_id: &'r str,
@@ -50,10 +47,10 @@ pub(crate) struct Facts<'r> {
 }
 
 impl Vouched {
-    /// Signs the facts. `None` when one of them cannot be written in a header, which checked facts always can.
-    pub(crate) fn new(facts: Facts<'_>, secret: &ClusterSecret) -> Option<Self> {
-        let Facts { scheme, host, request_id, traceparent, method, target, .. } = facts;
-        let client = facts.client.to_string();
+    /// Signs the facts about a request of `client`, a canonical address. `None` when one of them cannot be written in a
+    /// header, which checked facts always can.
+    pub(crate) fn new(client: String, facts: Facts<'_>, secret: &ClusterSecret) -> Option<Self> {
+        let Facts { scheme, host, request_id, traceparent, method, target } = facts;
         let scheme = scheme.as_str();
         let mac = Signed { client: &client, scheme, host, request_id, traceparent, method, target }.sign(secret);
         Some(Self([
@@ -97,7 +94,6 @@ mod tests {
         let target = "/_matrix//client/%2e%2e/x?y=%20";
         let mut request = RequestHeader::build("PUT", target.as_bytes(), None).unwrap();
         let facts = Facts {
-            client: "2001:db8::1".parse().unwrap(),
             scheme: Scheme::Https,
             host: "example.org",
             request_id: "r1",
@@ -105,9 +101,9 @@ mod tests {
             method: "PUT",
             target,
         };
-        Vouched::new(facts, &secret).unwrap().put_on(&mut request).unwrap();
+        Vouched::new("2001:db8::1".to_owned(), facts, &secret).unwrap().put_on(&mut request).unwrap();
         let forwarded = verify(&secret, &request.method, &request.uri, &request.headers).unwrap();
-        assert_eq!(forwarded.client, facts.client);
+        assert_eq!(forwarded.client.to_string(), "2001:db8::1");
         assert_eq!(forwarded.request_id, "r1");
     }
 }

@@ -68,6 +68,11 @@ impl Shard {
         self.peer.clone()
     }
 
+    /// Whether `peer` is how this shard is reached.
+    pub(crate) fn is_reached_by(&self, peer: &HttpPeer) -> bool {
+        self.peer._address == peer._address
+    }
+
     pub(crate) fn is_healthy(&self) -> bool {
         self.healthy.load(Ordering::Acquire)
     }

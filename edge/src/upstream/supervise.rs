@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gatehouse_shared::config::Secret;
+use gatehouse_shared::contract::SECRET_VARIABLE;
 use gatehouse_shared::net::ListenAddr;
 use prometheus_client::metrics::counter::Counter;
 use tokio::process::{Child, Command};
@@ -21,9 +22,6 @@ use tracing::{error, info, warn};
 
 use super::pool::Shard;
 use crate::config::SuperviseConfig;
-
-/// The environment variable by which a shard learns the cluster secret.
-pub(crate) const SECRET_VARIABLE: &str = "GATEHOUSE_CLUSTER_SECRET";
 
 /// The first pause before a restart; it doubles up to [`LONGEST_PAUSE`] while shards end quickly.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);

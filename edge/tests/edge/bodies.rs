@@ -10,6 +10,23 @@ use crate::edge::{Edge, Options, patiently};
 
 const MIB: usize = 1024 * 1024;
 
+#[tokio::test]
+async fn a_client_that_asks_before_it_sends_is_told_to_go_on() {
+    let edge = limited().await;
+    let mut stream = tls(edge.https, &edge.ca, "localhost", &[b"http/1.1"]).await;
+    let head = "PUT /_matrix/client/v3/x HTTP/1.1\r\nhost: localhost\r\ncontent-length: 4\r\n\
+                expect: 100-continue\r\nconnection: close\r\n\r\n";
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let mut go_on = [0; 25];
+    patiently("100 Continue", stream.read_exact(&mut go_on)).await.unwrap();
+    assert_eq!(&go_on, b"HTTP/1.1 100 Continue\r\n\r\n");
+    stream.write_all(b"body").await.unwrap();
+    let mut answer = Vec::new();
+    let _ = patiently("the answer", stream.read_to_end(&mut answer)).await;
+    let answer = String::from_utf8(answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200 ") && answer.contains("\"body\":\"body\""), "{answer}");
+}
+
 async fn limited() -> Edge {
     Edge::with(Options { shards: 1, limits: "max_upload_bytes = 3145728", ..Options::default() }).await
 }

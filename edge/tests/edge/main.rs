@@ -12,5 +12,6 @@ mod lifetime;
 mod paths;
 mod retries;
 mod supervision;
+mod telemetry;
 mod tls;
 mod waiting;

@@ -75,6 +75,9 @@ async fn a_client_that_sends_its_header_slowly_is_cut() {
     let edge = hurried().await;
     is_cut(&edge, b"").await;
     is_cut(&edge, b"GET /_matrix/client/versions HTTP/1.1\r\nhost: loc").await;
+    let mut h2 = tls(edge.https, &edge.ca, "localhost", &[b"h2"]).await;
+    h2.write_all(b"PRI * HTTP/2.0\r\n").await.unwrap();
+    let _ = patiently("the cut", h2.read_to_end(&mut Vec::new())).await;
     let mut stream = tls(edge.https, &edge.ca, "localhost", &[b"http/1.1"]).await;
     stream.write_all(b"GET /_matrix/client/versions HTTP/1.1\r\nhost: localhost\r\n").await.unwrap();
     let dripping = async {

@@ -116,8 +116,9 @@ impl Room {
             auth_types_for_event(self.version, event_type, sender, state_key, &content).unwrap_or_default();
         let auth_events: Vec<_> = auth_types.iter().filter_map(|key| self.state.get(key).cloned()).collect();
         let depth = self.heads.iter().filter_map(|id| self.events.get(id)).map(Pdu::depth).max().unwrap_or(0) + 1;
+        let names_room = event_type != "m.room.create" || !self.version.room_id_is_create_event_id();
         let template = EventTemplate {
-            room_id: self.room_id.as_deref(),
+            room_id: self.room_id.as_deref().filter(|_| names_room),
             sender,
             event_type,
             state_key,

@@ -3,7 +3,12 @@ use serde_json::{Value, json};
 use super::*;
 use crate::rules::{
     canonical::to_object,
-    testing::{ALICE, BOB, CAROL, CREATOR, Room, object},
+    membership::MemberContent,
+    power::RoomPower,
+    resolve::resolve,
+    server_acl::ServerAcl,
+    testing::{ALICE, BOB, CAROL, CREATOR, Room, key_pair, object},
+    visibility::HistoryVisibility,
 };
 
 fn from(lowest: RoomVersion) -> impl Iterator<Item = RoomVersion> {
@@ -368,5 +373,101 @@ fn the_selection_of_auth_events_names_what_the_rules_look_at() {
         let content = to_object(&json!({})).expect("canonical");
         let sender = BOB.try_into().expect("a user id");
         assert!(auth_types_for_event(version, "m.room.member", sender, Some(BOB), &content).is_err());
+    }
+}
+
+#[test]
+fn an_invite_by_third_party_id_needs_the_signature_that_the_room_asked_for() {
+    let identity_server: &ruma::ServerName = "identity.example".try_into().expect("a server name");
+    let signed = |mxid: &str, token: &str, sign: bool| {
+        let mut signed = object(json!({ "mxid": mxid, "token": token, "signatures": {} }));
+        if sign {
+            crate::rules::signatures::sign_object(&mut signed, &key_pair(), identity_server).expect("an object");
+        }
+        json!({ "membership": "invite", "third_party_invite": { "display_name": "b", "signed": signed } })
+    };
+    let public_key =
+        ruma::serde::Base64::<ruma::serde::base64::Standard>::new(key_pair().public_key().to_vec()).encode();
+    for version in RoomVersion::ALL {
+        let mut room = Room::with_join_rule(version, json!({ "join_rule": "invite" }));
+        let offer = json!({ "display_name": "b", "key_validity_url": "https://x", "public_key": public_key });
+        room.send(CREATOR, "m.room.third_party_invite", Some("token"), offer);
+        let invite = |sender: &str, content: Value| room.allows(sender, "m.room.member", Some(BOB), content);
+        assert!(invite(CREATOR, signed(BOB, "token", true)), "{version}");
+        assert!(!invite(CREATOR, signed(BOB, "token", false)), "{version}: unsigned");
+        assert!(!invite(CREATOR, signed(CAROL, "token", true)), "{version}: for another user");
+        assert!(!invite(CREATOR, signed(BOB, "other", true)), "{version}: another token");
+        assert!(!invite(ALICE, signed(BOB, "token", true)), "{version}: another sender than the offer's");
+        assert!(
+            !invite(CREATOR, json!({ "membership": "invite", "third_party_invite": {} })),
+            "{version}: nothing signed"
+        );
+    }
+}
+
+/// Whatever other servers write into the events that rules look at, the rules answer.
+#[test]
+fn no_content_makes_the_rules_panic() {
+    let odd = [
+        json!(null),
+        json!(-1),
+        json!(9_007_199_254_740_991_i64),
+        json!(""),
+        json!("@x"),
+        json!("join"),
+        json!("9".repeat(40)),
+        json!([]),
+        json!([null, "x", BOB]),
+        json!({}),
+        json!({ BOB: "x", "": 1 }),
+        json!({ BOB: 9_007_199_254_740_991_i64 }),
+        json!({ "signed": { "mxid": BOB, "token": "t", "signatures": { "a": { "ed25519:1": "!" }, "b": 3 } } }),
+    ];
+    let fields = [
+        ("m.room.create", "", &["creator", "additional_creators", "m.federate", "room_version"][..]),
+        ("m.room.member", BOB, &["membership", "join_authorised_via_users_server", "third_party_invite"][..]),
+        ("m.room.power_levels", "", &["users", "events", "ban", "notifications", "users_default"][..]),
+        ("m.room.join_rules", "", &["join_rule", "allow"][..]),
+        ("m.room.third_party_invite", "t", &["public_key", "public_keys"][..]),
+        ("m.room.history_visibility", "", &["history_visibility"][..]),
+        ("m.room.server_acl", "", &["allow", "deny", "allow_ip_literals"][..]),
+    ];
+    for version in [RoomVersion::V1, RoomVersion::V6, RoomVersion::V9, RoomVersion::V10, RoomVersion::V12] {
+        let room = moderated(version);
+        let invite =
+            json!({ "membership": "invite", "third_party_invite": { "signed": { "mxid": CAROL, "token": "t" } } });
+        let onlookers: Vec<Pdu> = [
+            room.event(ALICE, "m.room.member", Some(CAROL), member("invite")),
+            room.event(ALICE, "m.room.member", Some(CAROL), invite),
+            room.event(ALICE, "m.room.member", Some(BOB), member("ban")),
+            room.event(BOB, "m.room.member", Some(BOB), member("join")),
+            room.event(BOB, "m.room.member", Some(BOB), member("leave")),
+            room.event(BOB, "m.room.message", None, json!({ "body": "x" })),
+            room.event(ALICE, "m.room.power_levels", Some(""), levels(version, 50, json!({}))),
+        ]
+        .into();
+        for (kind, key, names) in fields {
+            for name in names {
+                for value in &odd {
+                    let mut content = json!({ "membership": "join", "join_rule": "public", "public_key": "x" });
+                    content[*name] = value.clone();
+                    let mut after = room.clone();
+                    let event = after.event(BOB, kind, Some(key), content);
+                    let _ = after.check(&event);
+                    after.add(event.clone());
+                    for onlooker in &onlookers {
+                        let _ = after.check(onlooker);
+                    }
+                    let create = after.at(&StateEventType::RoomCreate, "").expect("still there");
+                    let power = RoomPower::new(&create, after.at(&StateEventType::RoomPowerLevels, "").as_ref());
+                    let _ = power.can_ban(create.sender(), event.sender());
+                    let _ = ServerAcl::new(Some(&event)).allows(event.sender().server_name());
+                    let _ = HistoryVisibility::after(Some(&event));
+                    let _ = MemberContent::of(&event);
+                    let states = [room.state.clone(), after.state.clone()];
+                    let _ = resolve(version, &states, &after.events);
+                }
+            }
+        }
     }
 }

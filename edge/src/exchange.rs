@@ -28,6 +28,8 @@ pub(crate) struct Exchange {
     /// Until when the request waits for a healthy shard; set when it first has to.
     pub(crate) held_until: Option<Instant>,
     pub(crate) attempts: u32,
+    /// The last shard had no room for another connection.
+    pub(crate) crowded: bool,
     interruptions: u32,
     /// What the shard that refused for now asks to wait, in seconds.
     pub(crate) retry_after: Option<u64>,
@@ -48,6 +50,7 @@ impl Exchange {
             vouched: None,
             held_until: None,
             attempts: 0,
+            crowded: false,
             interruptions: 0,
             retry_after: None,
             span: Span::none(),

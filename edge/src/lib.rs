@@ -8,6 +8,7 @@ pub mod command;
 pub mod config;
 mod dev;
 mod exchange;
+mod header_deadline;
 pub mod listener;
 mod metrics;
 mod proxy;

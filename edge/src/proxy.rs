@@ -15,22 +15,26 @@ use pingora_core::upstreams::peer::HttpPeer;
 use pingora_error::{Error, ErrorSource, ErrorType, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
+use tokio::time::Instant;
 use tracing::{debug, info_span, warn};
 
 use crate::admission::request_class::{BodyLimits, RequestClass};
 use crate::admission::request_shape::{self, Misshapen};
 use crate::chance::Chance;
 use crate::exchange::Exchange;
-use crate::listener::header_deadline;
+use crate::header_deadline;
 use crate::metrics::Metrics;
 use crate::reply::{CORS, Reply};
 use crate::routing::route_table::{Destination, key, route};
 use crate::routing::well_known::WellKnown;
+use crate::upstream::connect_error::is_crowded;
 use crate::upstream::headers::{Facts, Vouched, contract_headers, strip};
 use crate::upstream::pool::Pool;
 
 /// How long a client that was refused may go on sending before it is cut, so that it gets to read the refusal.
 const DRAIN_REFUSED: Duration = Duration::from_secs(3);
+/// How long a request waits before it asks a crowded shard again.
+const CROWDED_PAUSE: Duration = Duration::from_millis(5);
 /// What `Retry-After` says when no shard is healthy, in seconds.
 const RETRY_UNAVAILABLE: u64 = 2;
 
@@ -72,7 +76,7 @@ impl ProxyHttp for Proxy {
 
     /// Answers what the edge answers itself; `true` says that it did.
     async fn request_filter(&self, session: &mut Session, exchange: &mut Exchange) -> Result<bool> {
-        exchange.started = tokio::time::Instant::now();
+        exchange.started = Instant::now();
         if let Some(address) = session.client_addr().and_then(|address| address.as_inet()) {
             exchange.client = canonical(address.ip());
         }
@@ -93,27 +97,32 @@ impl ProxyHttp for Proxy {
         }
         // The whole body goes out again with each attempt.
         exchange.body_passed = 0;
-        if let Some(shard) = self.pool.find(exchange.key) {
+        let crowded = std::mem::take(&mut exchange.crowded);
+        if !crowded && let Some(shard) = self.pool.find(exchange.key) {
             return Ok(Box::new(shard.peer()));
         }
         if exchange.held_until.is_none() {
             self.metrics.held.inc();
         }
         let deadline = exchange.hold(self.hold);
+        if crowded {
+            tokio::time::sleep(CROWDED_PAUSE).await;
+        }
         match self.pool.wait_for(exchange.key, deadline).await {
-            Some(shard) => Ok(Box::new(shard.peer())),
-            None => Error::e_explain(ErrorType::HTTPStatus(429), "no shard is healthy"),
+            Some(shard) if !crowded || Instant::now() < deadline => Ok(Box::new(shard.peer())),
+            _ => Error::e_explain(ErrorType::HTTPStatus(429), "no shard is healthy and has room"),
         }
     }
 
     async fn request_body_filter(
         &self,
-        _session: &mut Session,
+        session: &mut Session,
         body: &mut Option<Bytes>,
         _end: bool,
         exchange: &mut Exchange,
     ) -> Result<()> {
-        if body.as_ref().is_none_or(|chunk| exchange.pass_body(chunk.len())) {
+        // What a WebSocket sends is no body.
+        if session.was_upgraded() || body.as_ref().is_none_or(|chunk| exchange.pass_body(chunk.len())) {
             return Ok(());
         }
         Error::e_explain(ErrorType::HTTPStatus(413), "the body is larger than its class allows")
@@ -177,17 +186,21 @@ impl ProxyHttp for Proxy {
         Ok(())
     }
 
-    /// The shard cannot be connected to: it is down, and another one (or the next one in its place) may serve.
+    /// The shard cannot be connected to. When it is gone, another one (or the next one in its place) may serve; when it
+    /// is crowded, it is asked again.
     fn fail_to_connect(
         &self,
         _session: &mut Session,
         peer: &HttpPeer,
-        _exchange: &mut Exchange,
+        exchange: &mut Exchange,
         mut error: Box<Error>,
     ) -> Box<Error> {
+        exchange.crowded = is_crowded(&error);
         let refused = self.pool.shards().iter().find(|shard| shard.is_reached_by(peer));
-        if let Some(shard) = refused {
-            shard.mark_unhealthy(&error);
+        match refused {
+            Some(shard) if exchange.crowded => shard.check_now(),
+            Some(shard) => shard.mark_unhealthy(&error),
+            None => {}
         }
         error.set_retry(true);
         error

@@ -10,7 +10,7 @@ use pingora_error::{Error, ErrorType, Result};
 use pingora_proxy::{ProxyHttp, Session};
 
 use crate::admission::request_shape;
-use crate::listener::header_deadline;
+use crate::header_deadline;
 use crate::proxy::host_of;
 use crate::reply::Reply;
 

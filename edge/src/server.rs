@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,20 +18,20 @@ use pingora_proxy::{HttpProxy, ProxyHttp};
 use prometheus_client::registry::Registry;
 use serde::Serialize;
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::{error, info, warn};
+use tracing::{info, warn};
 
 use crate::admission::request_class::BodyLimits;
 use crate::chance::Chance;
-use crate::config::{EdgeConfig, TlsConfig, chain_of};
-use crate::listener::certificates::{Certificate, CertificateError, Certificates};
-use crate::listener::development_ca::{self, DevelopmentCa, DevelopmentCaError};
+use crate::config::{EdgeConfig, LimitsConfig};
+use crate::listener::certificate_source::CertificateSource;
+use crate::listener::certificates::{CertificateError, Certificates};
+use crate::listener::development_ca::DevelopmentCaError;
 use crate::listener::endpoint::{BindError, Endpoint, Shared, bind};
 use crate::listener::tls;
-use crate::metrics::Metrics;
+use crate::metrics::{Connections, Metrics};
 use crate::proxy::Proxy;
 use crate::redirect::RedirectToHttps;
 use crate::routing::well_known::WellKnown;
@@ -50,14 +51,6 @@ pub enum StartError {
     /// An address cannot be listened on.
     #[error(transparent)]
     Bind(#[from] BindError),
-    /// The address for metrics cannot be listened on.
-    #[error("cannot listen on {address} (telemetry.metrics_address)")]
-    BindMetrics {
-        /// The address.
-        address: SocketAddr,
-        /// The system's reason.
-        source: io::Error,
-    },
     /// A certificate cannot be used.
     #[error("cannot use a certificate of [tls]")]
     Certificate(#[from] CertificateError),
@@ -93,7 +86,7 @@ pub struct Listening {
     /// The private address of `/metrics` and `/healthz`.
     pub metrics: Option<SocketAddr>,
     /// The development authority's certificate.
-    pub ca: Option<std::path::PathBuf>,
+    pub ca: Option<PathBuf>,
 }
 
 /// What the edge needs from its process.
@@ -124,63 +117,43 @@ pub async fn run(
     announce: impl FnOnce(&Listening),
 ) -> Result<(), StartError> {
     let Environment { clock, seed, exports_spans, stop } = environment;
-    let (certificates, ca) = prepare_certificates(&config, clock.as_ref())?;
+    let source = CertificateSource::prepare(config.tls.clone(), &config.server.name, clock.as_ref())?;
+    let certificates = Arc::new(Certificates::default());
+    certificates.replace(&source.load()?);
     let mut registry = Registry::default();
     let metrics = Arc::new(Metrics::new(&mut registry));
     let supervisor = prepare_supervisor(&config)?;
     let pool = Arc::new(make_pool(&config, supervisor.as_deref(), &metrics)?);
-
-    let https = bind_all(&config.listen.https, "https")?;
-    let federation = bind_all(&config.listen.federation, "federation")?;
-    let http = bind_all(&config.listen.http, "http")?;
-    let exposition = bind_metrics(config.telemetry.metrics_address).await?;
-    let listening = Listening {
-        https: addresses(&https),
-        federation: addresses(&federation),
-        http: addresses(&http),
-        metrics: exposition.as_ref().and_then(|listener| listener.local_addr().ok()),
-        ca: ca.map(|ca| ca.ca),
-    };
-
+    let listeners = Listeners::bind(&config)?;
+    let listening = listeners.describe(source.ca());
+    let proxy = Arc::new(application(make_proxy(&config, pool.clone(), metrics.clone(), seed, exports_spans)?));
+    let redirect = Arc::new(application(RedirectToHttps { port: public_https_port(&config, &listening) }));
+    let acceptor = Arc::new(Acceptor::from_server_config(tls::server_config(certificates.clone())?));
     let stop_shards = CancellationToken::new();
+    let reload = source.reload_on_hangup(certificates, stop_shards.clone()).map_err(StartError::Signals)?;
+
+    // From here on nothing can fail any more.
     let shards = TaskTracker::new();
+    shards.spawn(reload);
     start_shards(&config, &pool, supervisor, &metrics, &shards, &stop_shards);
+    let Listeners { https, federation, http, exposition } = listeners;
     if let Some(listener) = exposition {
-        let watched = pool.clone();
-        let healthy: exposition::Healthy = Arc::new(move || watched.shards().iter().any(|shard| shard.is_healthy()));
+        let healthy: exposition::Healthy = Arc::new(move || pool.shards().iter().any(|shard| shard.is_healthy()));
         shards.spawn(exposition::serve(listener, Arc::new(registry), healthy, stop_shards.clone()));
     }
-    shards.spawn(reload_on_hangup(
-        certificates.clone(),
-        config.tls.clone(),
-        listening.ca.clone(),
-        stop_shards.clone(),
-    )?);
-
-    let (stopping_sender, stopping) = watch::channel(false);
-    let shared = Shared {
-        clock,
-        places: Arc::new(Semaphore::new(config.limits.max_connections.min(Semaphore::MAX_PERMITS))),
-        handshake_within: Duration::from_secs(config.limits.handshake_seconds),
-        header_within: Duration::from_secs(config.limits.header_seconds),
-        stop: stop.clone(),
-        cut: CancellationToken::new(),
-        stopping,
-        connections: TaskTracker::new(),
-    };
-    let proxy = Arc::new(application(make_proxy(&config, pool, metrics.clone(), seed, exports_spans)?));
-    let redirect = Arc::new(application(RedirectToHttps { port: public_https_port(&config, &listening) }));
-    let acceptor = Arc::new(Acceptor::from_server_config(tls::server_config(certificates)?));
+    let (say_stopping, stopping) = watch::channel(false);
+    let shared = make_shared(&config.limits, clock, stop.clone(), stopping);
     let accepting = TaskTracker::new();
-    accept_on(https, "https", &proxy, Some(&acceptor), &metrics, &shared, &accepting);
-    accept_on(federation, "federation", &proxy, Some(&acceptor), &metrics, &shared, &accepting);
-    accept_on(http, "http", &redirect, None, &metrics, &shared, &accepting);
+    let endpoint = |name| metrics.listener(name);
+    accept_on(https, &proxy, Some(&acceptor), endpoint("https"), &shared, &accepting);
+    accept_on(federation, &proxy, Some(&acceptor), endpoint("federation"), &shared, &accepting);
+    accept_on(http, &redirect, None, endpoint("http"), &shared, &accepting);
     accepting.close();
     announce(&listening);
 
     stop.cancelled().await;
     // Receivers live in `shared`, so this reaches them; connections then finish what they began and take no more.
-    let _ = stopping_sender.send(true);
+    let _ = say_stopping.send(true);
     accepting.wait().await;
     proxy.cleanup().await;
     redirect.cleanup().await;
@@ -192,63 +165,59 @@ pub async fn run(
     Ok(())
 }
 
-fn prepare_certificates(
-    config: &EdgeConfig,
-    clock: &dyn Clock,
-) -> Result<(Arc<Certificates>, Option<DevelopmentCa>), StartError> {
-    let development = config.tls.development_ca.as_ref();
-    let ca = development
-        .map(|development| {
-            let own = host_of_server_name(&config.server.name).to_owned();
-            let names: Vec<String> = development.names.iter().cloned().chain([own]).collect();
-            development_ca::prepare(&development.folder, &names, clock)
-        })
-        .transpose()?;
-    let certificates = Arc::new(Certificates::default());
-    certificates.replace(&load_all(&config.tls, ca.as_ref().map(|ca| &ca.leaf))?);
-    Ok((certificates, ca))
+/// Everything that the edge listens on, bound before anything is started.
+struct Listeners {
+    https: Vec<TcpListener>,
+    federation: Vec<TcpListener>,
+    http: Vec<TcpListener>,
+    exposition: Option<TcpListener>,
 }
 
-/// A server name may hold a port and an address in brackets; a certificate holds neither.
-fn host_of_server_name(name: &str) -> &str {
-    match name.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
-        Some((v6, _)) => v6,
-        None => name.split(':').next().unwrap_or(name),
+impl Listeners {
+    fn bind(config: &EdgeConfig) -> Result<Self, BindError> {
+        let all = |addresses: &[SocketAddr], key| -> Result<Vec<_>, _> {
+            addresses.iter().map(|address| bind(*address, key)).collect()
+        };
+        Ok(Self {
+            https: all(&config.listen.https, "listen.https")?,
+            federation: all(&config.listen.federation, "listen.federation")?,
+            http: all(&config.listen.http, "listen.http")?,
+            exposition: config
+                .telemetry
+                .metrics_address
+                .map(|address| bind(address, "telemetry.metrics_address"))
+                .transpose()?,
+        })
+    }
+
+    fn describe(&self, ca: Option<PathBuf>) -> Listening {
+        let addresses = |listeners: &[TcpListener]| listeners.iter().filter_map(|one| one.local_addr().ok()).collect();
+        Listening {
+            https: addresses(&self.https),
+            federation: addresses(&self.federation),
+            http: addresses(&self.http),
+            metrics: self.exposition.as_ref().and_then(|listener| listener.local_addr().ok()),
+            ca,
+        }
     }
 }
 
-fn load_all(
-    tls: &TlsConfig,
-    development: Option<&crate::config::CertificateFiles>,
-) -> Result<Vec<Certificate>, CertificateError> {
-    tls.certificates.iter().chain(development).map(Certificate::load).collect()
-}
-
-/// Reads the certificates again on SIGHUP. Those in use stay when the new ones cannot be used.
-fn reload_on_hangup(
-    certificates: Arc<Certificates>,
-    tls: TlsConfig,
-    ca: Option<std::path::PathBuf>,
+fn make_shared(
+    limits: &LimitsConfig,
+    clock: Arc<dyn Clock>,
     stop: CancellationToken,
-) -> Result<impl Future<Output = ()>, StartError> {
-    let mut hangup = signal(SignalKind::hangup()).map_err(StartError::Signals)?;
-    let folder = ca.and_then(|ca| ca.parent().map(std::path::Path::to_owned));
-    let development = folder.as_deref().map(development_ca::leaf_in);
-    Ok(async move {
-        loop {
-            tokio::select! {
-                () = stop.cancelled() => return,
-                _ = hangup.recv() => {}
-            }
-            match load_all(&tls, development.as_ref()) {
-                Ok(loaded) => {
-                    certificates.replace(&loaded);
-                    info!(certificates = loaded.len(), "read the certificates again");
-                }
-                Err(error) => error!(error = chain_of(&error), "kept the certificates in use"),
-            }
-        }
-    })
+    stopping: watch::Receiver<bool>,
+) -> Shared {
+    Shared {
+        clock,
+        places: Arc::new(Semaphore::new(limits.max_connections.min(Semaphore::MAX_PERMITS))),
+        handshake_within: Duration::from_secs(limits.handshake_seconds),
+        header_within: Duration::from_secs(limits.header_seconds),
+        stop,
+        cut: CancellationToken::new(),
+        stopping,
+        connections: TaskTracker::new(),
+    }
 }
 
 fn prepare_supervisor(config: &EdgeConfig) -> Result<Option<Arc<Supervisor>>, SuperviseError> {
@@ -279,22 +248,6 @@ fn start_shards(
             tasks.spawn(supervisor.clone().run(shard.clone(), starts, stop.clone()));
         }
     }
-}
-
-fn bind_all(addresses: &[SocketAddr], key: &'static str) -> Result<Vec<TcpListener>, BindError> {
-    addresses.iter().map(|address| bind(*address, key)).collect()
-}
-
-async fn bind_metrics(address: Option<SocketAddr>) -> Result<Option<TcpListener>, StartError> {
-    let Some(address) = address else { return Ok(None) };
-    match TcpListener::bind(address).await {
-        Ok(listener) => Ok(Some(listener)),
-        Err(source) => Err(StartError::BindMetrics { address, source }),
-    }
-}
-
-fn addresses(listeners: &[TcpListener]) -> Vec<SocketAddr> {
-    listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect()
 }
 
 /// The port that clients reach: of the base URL where there is one, or else of the first address.
@@ -353,19 +306,13 @@ fn h2_options() -> H2Options {
 
 fn accept_on<A: ServerApp + Send + Sync + 'static>(
     listeners: Vec<TcpListener>,
-    name: &'static str,
     app: &Arc<A>,
     tls: Option<&Arc<Acceptor>>,
-    metrics: &Metrics,
+    metrics: Connections,
     shared: &Shared,
     accepting: &TaskTracker,
 ) {
-    let endpoint = Arc::new(Endpoint {
-        app: app.clone(),
-        tls: tls.cloned(),
-        metrics: metrics.listener(name),
-        shared: shared.clone(),
-    });
+    let endpoint = Arc::new(Endpoint { app: app.clone(), tls: tls.cloned(), metrics, shared: shared.clone() });
     for listener in listeners {
         accepting.spawn(endpoint.clone().accept(listener));
     }

@@ -7,7 +7,7 @@ use gatehouse_shared::config::{Checker, ConfigError, Secret, load_checked};
 use gatehouse_shared::contract::ClusterSecret;
 use gatehouse_shared::limits::DEFAULT_MAX_UPLOAD_BYTES;
 use gatehouse_shared::net::ListenAddr;
-use gatehouse_shared::telemetry::TelemetryConfig;
+use gatehouse_shared::telemetry::{self, TelemetryConfig};
 use serde::{Deserialize, Serialize};
 
 use crate::listener::certificates::Certificate;
@@ -199,6 +199,7 @@ fn check(config: &EdgeConfig, checker: &mut Checker<'_>) {
         }
     }
     check_upstream(config, checker);
+    telemetry::check(&config.telemetry, checker);
     if config.limits.max_connections == 0 {
         checker.reject("limits.max_connections", "must be at least 1");
     }
@@ -243,6 +244,9 @@ fn check_upstream(config: &EdgeConfig, checker: &mut Checker<'_>) {
         }
         Some(supervise) if !(1..=MAX_SUPERVISED).contains(&supervise.shards) => {
             checker.reject("supervise.shards", format_args!("must be between 1 and {MAX_SUPERVISED}"));
+        }
+        Some(SuperviseConfig { program: Some(program), .. }) if !program.is_file() => {
+            checker.reject("supervise.program", format_args!("{} is not a file", program.display()));
         }
         Some(supervise) if !supervise.config.is_file() => {
             checker.reject("supervise.config", format_args!("{} is not a file", supervise.config.display()));

@@ -50,7 +50,7 @@ fn the_example_shows_the_defaults() {
 #[test]
 fn mistakes_that_types_allow_are_named() {
     let text = "[server]\nname = \"exa mple\"\nbase_url = \"example.org\"\n[listen]\nhttps = [\"127.0.0.1:0\"]\n\
-                [upstream]\ncluster_secret = \"short\"\n";
+                [upstream]\ncluster_secret = \"short\"\n[telemetry]\nlog_filter = \"a=b=c\"\notlp_endpoint = \"x\"\n";
     let mistakes = parse_checked::<EdgeConfig>(text, check).map(|_| ()).expect_err("all of it is wrong");
     let found: Vec<(&str, usize)> = mistakes.iter().map(|mistake| (mistake.key.as_str(), mistake.line)).collect();
     let expected = [
@@ -59,6 +59,8 @@ fn mistakes_that_types_allow_are_named() {
         ("server.base_url", 3),
         ("upstream.shards", 6),
         ("upstream.cluster_secret", 7),
+        ("telemetry.log_filter", 9),
+        ("telemetry.otlp_endpoint", 10),
     ];
     assert_eq!(found, expected);
 }

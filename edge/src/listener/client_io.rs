@@ -20,7 +20,7 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, BufWriter, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Sleep, sleep_until};
 
-use super::header_deadline::HeaderDeadline;
+use crate::header_deadline::HeaderDeadline;
 
 /// Small enough for tens of thousands of connections, large enough for the header and body of a usual answer.
 const WRITE_BUFFER_BYTES: usize = 4096;

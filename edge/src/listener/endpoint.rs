@@ -17,24 +17,24 @@ use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
 use super::client_io::{ClientIo, ClientSocket};
-use super::header_deadline::{HeaderDeadline, HeaderProgress};
+use crate::header_deadline::{HeaderDeadline, HeaderProgress};
 use crate::metrics::Connections;
 
 const BACKLOG: u32 = 4096;
 
 /// An address that cannot be listened on; the edge does not start without all of its addresses.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot listen on {address} (listen.{key})")]
+#[error("cannot listen on {address} ({key})")]
 pub struct BindError {
     /// The address.
     pub address: SocketAddr,
-    /// The configuration's key under `[listen]`.
+    /// The configuration's key.
     pub key: &'static str,
     /// The system's reason.
     pub source: io::Error,
 }
 
-/// Binds `address`, which the configuration names under `listen.<key>`.
+/// Binds `address`, which the configuration names under `key`.
 pub(crate) fn bind(address: SocketAddr, key: &'static str) -> Result<TcpListener, BindError> {
     let bound = || {
         let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };

@@ -1,8 +1,8 @@
 //! Accepts connections, speaks TLS, and hands what it reads to the proxy.
 
+pub(crate) mod certificate_source;
 pub mod certificates;
 pub(crate) mod client_io;
 pub mod development_ca;
 pub(crate) mod endpoint;
-pub(crate) mod header_deadline;
 pub(crate) mod tls;

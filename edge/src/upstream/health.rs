@@ -16,8 +16,9 @@ use super::pool::Shard;
 const PROBE_WITHIN: Duration = Duration::from_secs(2);
 /// So many slow answers in a row count as one refusal.
 const SLOW_ANSWERS: u32 = 3;
-/// A shard that is not healthy is asked again soon at first, then ever more slowly up to its turn.
+/// A shard that is not healthy is asked again soon at first, then more slowly: requests are waiting for it.
 const FIRST_RETRY: Duration = Duration::from_millis(20);
+const LONGEST_RETRY: Duration = Duration::from_millis(250);
 
 #[derive(Debug, PartialEq, Eq)]
 enum Answer {
@@ -53,7 +54,7 @@ pub(crate) async fn watch(shard: Arc<Shard>, interval: Duration, stop: Cancellat
             retry = FIRST_RETRY;
             interval
         } else {
-            retry = (retry * 2).min(interval);
+            retry = (retry * 2).min(LONGEST_RETRY);
             retry
         };
         tokio::select! {

@@ -38,6 +38,7 @@ pub(crate) struct Shard {
     secret: ClusterSecret,
     orders: Mutex<VecDeque<Order>>,
     served: Mutex<usize>,
+    accepted: Mutex<usize>,
     /// Notified with each request that is taken.
     pub(crate) taken: Notify,
     alive: CancellationToken,
@@ -55,6 +56,7 @@ impl Shard {
             secret: ClusterSecret::new(&Secret::new(SECRET)).unwrap(),
             orders: Mutex::default(),
             served: Mutex::default(),
+            accepted: Mutex::default(),
             taken: Notify::new(),
             alive: CancellationToken::new(),
             connections: TaskTracker::new(),
@@ -65,6 +67,11 @@ impl Shard {
 
     pub(crate) fn order(&self, order: Order) {
         self.orders.lock().unwrap().push_back(order);
+    }
+
+    /// How many connections it has accepted, health checks included.
+    pub(crate) fn accepted(&self) -> usize {
+        *self.accepted.lock().unwrap()
     }
 
     /// How many requests it has taken.
@@ -85,6 +92,7 @@ impl Shard {
                 () = self.alive.cancelled() => return,
                 accepted = listener.accept() => accepted.unwrap().0,
             };
+            *self.accepted.lock().unwrap() += 1;
             let shard = self.clone();
             self.connections.spawn(async move {
                 let alive = shard.alive.clone();

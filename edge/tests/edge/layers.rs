@@ -4,8 +4,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// `listener → admission → routing → upstream`: these never use each other, nor what puts them together.
-const ROOMS: [(&str, &[&str]); 4] =
-    [("listener", &["config", "metrics"]), ("admission", &[]), ("routing", &[]), ("upstream", &["config"])];
+const ROOMS: [(&str, &[&str]); 4] = [
+    ("listener", &["config", "header_deadline", "metrics"]),
+    ("admission", &[]),
+    ("routing", &[]),
+    ("upstream", &["config"]),
+];
 /// These decide and do nothing else.
 const WITHOUT_IO: [&str; 2] = ["admission", "routing"];
 

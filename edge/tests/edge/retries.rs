@@ -108,6 +108,22 @@ async fn a_shard_that_cannot_serve_now_is_overload_to_a_client() {
 }
 
 #[tokio::test]
+async fn connections_to_a_shard_are_kept_and_shared() {
+    let edge = Edge::start().await;
+    let before = edge.shards[0].accepted();
+    let start = Instant::now();
+    for _ in 0..20 {
+        let mut connection = edge.http1().await;
+        for _ in 0..5 {
+            connection.send(request("GET", SEND, "")).await.unwrap();
+        }
+    }
+    let health_checks = usize::try_from(start.elapsed().as_millis() / 200).unwrap() + 1;
+    let accepted = edge.shards[0].accepted() - before;
+    assert!(accepted <= health_checks + 2, "{accepted} connections for 100 requests in a row");
+}
+
+#[tokio::test]
 async fn pooled_connections_to_a_shard_that_restarted_harm_nobody() {
     let edge = Edge::start().await;
     let mut connection = edge.http2().await;

@@ -11,6 +11,8 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer, Registry, fmt};
 
+use crate::config::Checker;
+
 mod trace_parent;
 
 pub use trace_parent::TraceParent;
@@ -73,6 +75,18 @@ pub enum TelemetryError {
     /// Something else in this process already took the role.
     #[error("tracing was already set up")]
     AlreadySet(#[from] tracing_subscriber::util::TryInitError),
+}
+
+/// Rejects what the types of `[telemetry]` allow and [`init`] would not take.
+pub fn check(config: &TelemetryConfig, checker: &mut Checker<'_>) {
+    if let Err(error) = EnvFilter::try_new(&config.log_filter) {
+        checker.reject("telemetry.log_filter", error);
+    }
+    let endpoint = config.otlp_endpoint.as_deref().map(str::parse::<http::Uri>);
+    let usable = |uri: &http::Uri| uri.host().is_some() && matches!(uri.scheme_str(), Some("http" | "https"));
+    if endpoint.is_some_and(|parsed| !parsed.is_ok_and(|uri| usable(&uri))) {
+        checker.reject("telemetry.otlp_endpoint", "is not an http or https URL");
+    }
 }
 
 /// Flushes what is still to be exported when it is dropped: keep it until the process ends.

@@ -41,7 +41,8 @@ impl Default for TelemetryConfig {
         Self {
             log_format: LogFormat::Text,
             // Pingora reports every refused handshake and every client that hangs up; those are counted, not logged.
-            log_filter: "info,pingora_core=error,pingora_proxy=error".to_owned(),
+            // ruma comments each event that it authorises, twice at `info`, and opens a span for it.
+            log_filter: "info,pingora_core=error,pingora_proxy=error,ruma_state_res=error".to_owned(),
             otlp_endpoint: None,
             metrics_address: None,
         }

@@ -6,14 +6,15 @@
 use std::env;
 use std::fmt::Write as _;
 use std::fs;
-use std::io::{self, BufRead, BufReader};
-use std::net::TcpListener;
+use std::io::{BufRead, BufReader};
 use std::os::unix::fs::{MetadataExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
+
+use crate::ports::free_port;
 
 /// The superuser of the server; connections from this machine need no password.
 const USER: &str = "gatehouse";
@@ -278,13 +279,6 @@ fn give_to(folder: &Path, owner: Option<Owner>) {
     if let Some(owner) = owner {
         chown(folder, Some(owner.uid), Some(owner.gid)).expect("root may give folders away");
     }
-}
-
-/// A port that was free a moment ago. Somebody may take it before it is used, so users of it try again.
-fn free_port() -> u16 {
-    TcpListener::bind(("127.0.0.1", 0))
-        .and_then(|listener| io::Result::Ok(listener.local_addr()?.port()))
-        .expect("the loopback has a free port")
 }
 
 #[cfg(test)]

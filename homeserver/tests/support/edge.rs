@@ -1,0 +1,283 @@
+//! Starts Gatehouse as its users do: the real edge, which supervises real shards, on free ports with a folder of its own.
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::OnceLock;
+
+use tempfile::TempDir;
+
+use crate::chance;
+use crate::keeper::{self, Kept};
+use crate::ports::free_port;
+
+/// The environment variable that names a folder with both programs, for tests of a build made elsewhere.
+const PROGRAMS_VARIABLE: &str = "GATEHOUSE_TEST_PROGRAMS";
+
+/// The engine below the shards.
+#[derive(Debug, Clone)]
+pub enum Database {
+    /// A file in the deployment's folder.
+    Sqlite,
+    /// A PostgreSQL URL, as [`crate::postgres::Postgres::create_database`] returns it.
+    Postgres(String),
+}
+
+/// What a deployment is made of.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// How many shards; SQLite takes one.
+    pub shards: u16,
+    /// The engine below them.
+    pub database: Database,
+    /// A file with certificate authorities of other servers that are trusted.
+    pub trusted_ca: Option<PathBuf>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { shards: 1, database: Database::Sqlite, trusted_ca: None }
+    }
+}
+
+/// A running edge with its shards. Everybody may register, and the loopback may be called. Dropping it ends everything.
+#[derive(Debug)]
+pub struct Deployment {
+    folder: TempDir,
+    shards: u16,
+    https: u16,
+    federation: u16,
+    edge: Option<Kept>,
+}
+
+/// The secret for registration by Synapse's admin API.
+pub const REGISTRATION_SECRET: &str = "a registration secret for tests only";
+
+impl Deployment {
+    /// Makes a new deployment and starts it. Requests are held by the edge until a shard has started.
+    ///
+    /// # Panics
+    /// When the edge does not start, with its log.
+    pub fn start(options: &Options) -> Self {
+        let folder = keeper::folder("gatehouse-test-");
+        let mut deployment =
+            Self { folder, shards: options.shards, https: free_port(), federation: free_port(), edge: None };
+        deployment.write_configuration(options);
+        deployment.resume();
+        deployment
+    }
+
+    /// The base URL for clients.
+    pub fn base_url(&self) -> String {
+        format!("https://localhost:{}", self.https)
+    }
+
+    /// The server name, whose port is that for other servers.
+    pub fn server_name(&self) -> String {
+        format!("localhost:{}", self.federation)
+    }
+
+    /// The file with the development CA that signed the edge's certificate.
+    pub fn ca(&self) -> PathBuf {
+        self.folder.path().join("ca/ca.pem")
+    }
+
+    /// The shards' configuration file, for commands on the deployment's database.
+    pub fn homeserver_config(&self) -> PathBuf {
+        self.folder.path().join("homeserver.toml")
+    }
+
+    /// The edge's process id.
+    ///
+    /// # Panics
+    /// When the deployment is stopped.
+    pub fn edge_pid(&self) -> u32 {
+        self.edge.as_ref().expect("the deployment runs").pid()
+    }
+
+    /// The process id of the shard with this number, counted from 1; none while it is being started.
+    pub fn shard_pid(&self, number: u16) -> Option<u32> {
+        let socket = format!("shard-{number}.sock");
+        let children = children_of(self.edge_pid());
+        children.into_iter().find(|pid| {
+            let arguments = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            String::from_utf8_lossy(&arguments).contains(&socket)
+        })
+    }
+
+    /// Kills the shard with this number, counted from 1, by SIGKILL; the edge starts it again.
+    ///
+    /// # Panics
+    /// When it does not run.
+    pub fn kill_shard(&self, number: u16) {
+        let pid = self.shard_pid(number).unwrap_or_else(|| panic!("shard {number} does not run\n{}", self.log()));
+        keeper::kill(pid);
+    }
+
+    /// Stops the edge and its shards as an operator does, and waits until they have ended.
+    ///
+    /// # Panics
+    /// When they end badly.
+    pub fn stop(&mut self) {
+        if let Some(edge) = self.edge.take() {
+            edge.stop();
+        }
+    }
+
+    /// Starts the edge and its shards again after [`Deployment::stop`].
+    ///
+    /// # Panics
+    /// When the edge does not start, with its log.
+    pub fn resume(&mut self) {
+        let log = fs::File::options()
+            .create(true)
+            .append(true)
+            .open(self.log_file())
+            .expect("the temporary folder is writable");
+        let mut command = Command::new(program("gatehouse"));
+        command.arg("run").arg("--json").arg("--config").arg(self.folder.path().join("edge.toml"));
+        let mut edge = Kept::start(command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log));
+        let output = edge.child().stdout.take().expect("standard output was piped");
+        let mut line = String::new();
+        BufReader::new(output).read_line(&mut line).expect("the edge writes UTF-8");
+        assert!(line.contains("listening"), "the edge does not start:\n{}", self.log());
+        self.edge = Some(edge);
+    }
+
+    /// Stops and starts the edge and its shards.
+    ///
+    /// # Panics
+    /// As [`Deployment::stop`] and [`Deployment::resume`].
+    pub fn restart(&mut self) {
+        self.stop();
+        self.resume();
+    }
+
+    /// What the edge and the shards have written to standard error, at most the last 150 lines.
+    pub fn log(&self) -> String {
+        let log = fs::read(self.log_file()).unwrap_or_default();
+        let log = String::from_utf8_lossy(&log);
+        let lines: Vec<&str> = log.lines().collect();
+        lines[lines.len().saturating_sub(150)..].join("\n")
+    }
+
+    fn log_file(&self) -> PathBuf {
+        self.folder.path().join("log")
+    }
+
+    fn write_configuration(&self, options: &Options) {
+        let folder = self.folder.path();
+        let secret: String = (0..4).map(|_| format!("{:016x}", chance::random())).collect();
+        write(&folder.join("cluster-secret"), &secret);
+        write(&folder.join("edge.toml"), &self.edge_toml());
+        write(&folder.join("homeserver.toml"), &self.homeserver_toml(options));
+    }
+
+    fn edge_toml(&self) -> String {
+        let Self { shards, https, federation, .. } = self;
+        let folder = self.folder.path().display();
+        let homeserver = program("gatehouse-homeserver");
+        let homeserver = homeserver.display();
+        let (name, base_url) = (self.server_name(), self.base_url());
+        format!(
+            r#"
+[server]
+name = "{name}"
+base_url = "{base_url}"
+federation_address = "{name}"
+
+[listen]
+https = ["127.0.0.1:{https}"]
+federation = ["127.0.0.1:{federation}"]
+
+[tls.development_ca]
+folder = "{folder}/ca"
+
+[upstream]
+cluster_secret = {{ file = "{folder}/cluster-secret" }}
+
+[supervise]
+shards = {shards}
+program = "{homeserver}"
+config = "{folder}/homeserver.toml"
+socket_folder = "{folder}/sockets"
+"#
+        )
+    }
+
+    fn homeserver_toml(&self, options: &Options) -> String {
+        let folder = self.folder.path().display();
+        let name = self.server_name();
+        let database = match &options.database {
+            Database::Sqlite => format!("sqlite = \"{folder}/gatehouse.db\""),
+            Database::Postgres(url) => format!("postgres = \"{url}\""),
+        };
+        let trusted = options.trusted_ca.as_ref().map(|file| format!("ca_file = \"{}\"", file.display()));
+        let trusted = trusted.unwrap_or_default();
+        format!(
+            r#"
+server_name = "{name}"
+data_folder = "{folder}/data"
+cluster_secret = {{ file = "{folder}/cluster-secret" }}
+
+[database]
+{database}
+
+[registration]
+mode = "open"
+shared_secret = "{REGISTRATION_SECRET}"
+
+[federation]
+{trusted}
+allowed_ranges = ["127.0.0.0/8", "::1/128"]
+"#
+        )
+    }
+}
+
+impl Drop for Deployment {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("the end of the log of {}:\n{}", self.server_name(), self.log());
+        }
+    }
+}
+
+fn write(path: &Path, text: &str) {
+    fs::write(path, text).expect("the temporary folder is writable");
+}
+
+fn children_of(parent: u32) -> Vec<u32> {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let processes = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    let is_child = |pid: &u32| {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        // The program's name stands in parentheses and may contain spaces.
+        let parent_field = stat.rsplit_once(')').and_then(|(_, rest)| rest.split_ascii_whitespace().nth(1));
+        parent_field.and_then(|field| field.parse().ok()) == Some(parent)
+    };
+    processes.filter(is_child).collect()
+}
+
+/// A program of this build. Cargo does not build another package's programs for a test, so they are built here.
+fn program(name: &str) -> PathBuf {
+    static FOLDER: OnceLock<PathBuf> = OnceLock::new();
+    let folder = FOLDER.get_or_init(|| {
+        if let Some(folder) = std::env::var_os(PROGRAMS_VARIABLE) {
+            return PathBuf::from(folder);
+        }
+        let folder = keeper::programs();
+        let mut cargo = Command::new(env!("CARGO"));
+        cargo.args(["build", "--quiet", "--workspace", "--bins"]).current_dir(env!("CARGO_MANIFEST_DIR"));
+        cargo.env("CARGO_TARGET_DIR", folder.parent().unwrap_or(Path::new("/")));
+        if folder.ends_with("release") {
+            cargo.arg("--release");
+        }
+        assert!(cargo.status().is_ok_and(|status| status.success()), "the programs cannot be built");
+        folder
+    });
+    let program = folder.join(name);
+    assert!(program.is_file(), "{} is missing", program.display());
+    program
+}

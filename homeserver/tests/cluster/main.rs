@@ -1,0 +1,39 @@
+//! Shards are killed while clients send: nothing that was acknowledged may be lost, and nothing may come twice.
+
+mod load;
+
+use gatehouse_test_support::edge::{Database, Deployment, Options};
+use gatehouse_test_support::postgres;
+
+use crate::load::{Kill, Load};
+
+#[tokio::test]
+async fn every_acknowledged_message_reaches_every_member_once_and_in_order_while_shards_are_killed() {
+    let database = Database::Postgres(postgres::shared().create_database());
+    let deployment = Deployment::start(&Options { shards: 2, database, ..Options::default() });
+    let load = Load {
+        clients: 20,
+        rooms: 20,
+        members: 5,
+        messages: 5_000,
+        kills: vec![Kill { after: 1_500, shard: 1 }, Kill { after: 3_500, shard: 2 }],
+    };
+    load.run(&deployment).await.check_order_and_completeness().await;
+}
+
+#[tokio::test]
+async fn every_acknowledged_event_is_there_after_a_shard_on_sqlite_was_killed() {
+    let mut deployment = Deployment::start(&Options::default());
+    let load = Load {
+        clients: 8,
+        rooms: 4,
+        members: 4,
+        messages: 1_000,
+        kills: vec![Kill { after: 300, shard: 1 }, Kill { after: 700, shard: 1 }],
+    };
+    let outcome = load.run(&deployment).await;
+    outcome.check_order_and_completeness().await;
+    deployment.kill_shard(1);
+    deployment.restart();
+    outcome.check_order_and_completeness().await;
+}

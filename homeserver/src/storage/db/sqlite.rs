@@ -214,7 +214,9 @@ fn run_one(sqlite: &Connection, stmt: &Stmt) -> Result<Outcome, DbError> {
     let failed = |error| classify(error, stmt.sql);
     let mut prepared = sqlite.prepare_cached(stmt.sql).map_err(failed)?;
     for (index, value) in stmt.params.iter().enumerate() {
-        prepared.raw_bind_parameter(index + 1, Bound(value)).map_err(failed)?;
+        if let Some(place) = parameter_place(&prepared, index).map_err(failed)? {
+            prepared.raw_bind_parameter(place, Bound(value)).map_err(failed)?;
+        }
     }
     let columns = prepared.column_count();
     if columns == 0 {
@@ -237,6 +239,16 @@ fn run_one(sqlite: &Connection, stmt: &Stmt) -> Result<Outcome, DbError> {
         rows.push(Row(values));
     }
     Ok(Outcome { affected: rows.len() as u64, rows })
+}
+
+/// Where SQLite wants parameter `$1`, `$2`…: to it these are names, which it numbers in the order of their appearance.
+fn parameter_place(prepared: &rusqlite::Statement<'_>, index: usize) -> rusqlite::Result<Option<usize>> {
+    const NAMES: [&str; 16] =
+        ["$1", "$2", "$3", "$4", "$5", "$6", "$7", "$8", "$9", "$10", "$11", "$12", "$13", "$14", "$15", "$16"];
+    match NAMES.get(index) {
+        Some(name) => prepared.parameter_index(name),
+        None => prepared.parameter_index(&format!("${}", index + 1)),
+    }
 }
 
 fn execute_plain(sqlite: &Connection, sql: &'static str) -> Result<(), DbError> {
@@ -269,5 +281,20 @@ fn classify(error: rusqlite::Error, sql: &'static str) -> DbError {
             DbError::Unavailable(error.into())
         }
         _ => DbError::Statement { sql, source: error.into() },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::params;
+
+    #[tokio::test]
+    async fn parameters_are_numbered_whatever_order_they_appear_in() {
+        let folder = tempfile::tempdir().unwrap();
+        let sqlite = Sqlite::open(&folder.path().join("order.db"), 1).unwrap();
+        let rows = sqlite.read(Stmt::new("SELECT $2, $1, $2", params!["one", "two"])).await.unwrap();
+        let values: Vec<String> = (0..3).map(|column| rows[0].get(column).unwrap()).collect();
+        assert_eq!(values, ["two", "one", "two"]);
     }
 }

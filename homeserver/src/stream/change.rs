@@ -25,6 +25,9 @@ pub enum Change {
     /// A user's devices or cross-signing keys changed; concerns everybody who shares a room.
     #[serde(rename = "d")]
     Devices { user: i64 },
+    /// A user's presence changed; concerns everybody who shares a room.
+    #[serde(rename = "p")]
+    Presence { user: i64 },
     /// A user's access tokens changed: shards forget what they cached of them.
     #[serde(rename = "t")]
     Tokens { user: i64 },

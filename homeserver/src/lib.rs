@@ -2,6 +2,7 @@
 
 pub mod accounts;
 pub mod api;
+pub mod e2ee;
 pub mod rooms;
 pub mod rules;
 pub mod storage;

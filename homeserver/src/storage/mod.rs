@@ -5,14 +5,19 @@
 //! unfolded by `json_each(CAST($1 AS TEXT))`.
 
 pub mod db;
+pub mod device_keys;
+pub mod device_lists;
 pub mod event_cache;
 pub mod events;
+pub mod key_backup;
 pub mod memberships;
 pub mod nid;
+pub mod one_time_keys;
 pub mod rooms;
 pub mod state;
 pub mod state_diff;
 pub mod timeline;
+pub mod to_device;
 pub mod user_names;
 
 pub use db::{Db, DbConfig, DbError, Row, Snapshot, Stmt, Tx, Value};

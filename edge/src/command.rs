@@ -7,8 +7,8 @@ use std::sync::Arc;
 use clap::{Args, Parser, Subcommand};
 use gatehouse_shared::clock::SystemClock;
 use gatehouse_shared::config::ConfigError;
+use gatehouse_shared::shutdown;
 use gatehouse_shared::telemetry::{self, TelemetryError};
-use gatehouse_shared::{net, shutdown};
 use serde_json::json;
 
 use crate::config::{self, EdgeConfig, chain_of};
@@ -163,33 +163,29 @@ fn run_dev(options: &Dev) -> Result<ExitCode, CommandError> {
     let ports = dev::Ports { https: options.https_port, federation: options.federation_port, http: options.http_port };
     let workbench = dev::prepare(&options.folder, ports)?;
     let config = config::load(&workbench.edge_config)?;
+    let (server_name, base_url) = (config.server.name.clone(), config.server.base_url.clone());
     run(config, |listening| {
         if options.json {
             announce(listening, true);
         } else {
-            greet(&workbench, listening);
+            greet(&workbench, listening, &server_name, base_url.as_deref().unwrap_or("(no base URL)"));
         }
     })
 }
 
-fn greet(workbench: &Workbench, listening: &Listening) {
-    let Workbench { server_name, base_url, homeserver_config, homeserver_program, .. } = workbench;
-    println!("Gatehouse runs as {server_name}");
-    println!("  clients        {base_url}");
+fn greet(workbench: &Workbench, listening: &Listening, server_name: &str, base_url: &str) {
+    let program = workbench.homeserver_program.display();
+    let homeserver_config = workbench.homeserver_config.display();
+    println!("Gatehouse runs as {server_name}.\n");
+    println!("  homeserver URL for clients   {base_url}");
     for address in &listening.federation {
-        println!("  other servers  https://{}", net::ListenAddr::Tcp(*address));
+        println!("  address for other servers    {address}");
     }
-    if let Some(ca) = &listening.ca {
-        println!("  trust this CA  {}", ca.display());
+    println!("  make the first user          {program} user create NAME --admin --config {homeserver_config}");
+    if let Some(ca) = listening.ca.as_deref().map(Path::display) {
+        println!("  certificate to trust         {ca}");
+        println!("  try                          curl --cacert {ca} {base_url}/_matrix/client/versions");
     }
-    println!(
-        "  first user     {} user create NAME --admin --config {}",
-        homeserver_program.display(),
-        homeserver_config.display()
-    );
-    println!(
-        "  try            curl --cacert {} {base_url}/_matrix/client/versions",
-        listening.ca.as_deref().unwrap_or(Path::new("-")).display()
-    );
-    println!("  stop           Ctrl-C");
+    println!("  configuration                {}", workbench.edge_config.display());
+    println!("  stop                         Ctrl-C\n");
 }

@@ -27,8 +27,6 @@ pub(crate) struct Workbench {
     pub(crate) edge_config: PathBuf,
     pub(crate) homeserver_config: PathBuf,
     pub(crate) homeserver_program: PathBuf,
-    pub(crate) server_name: String,
-    pub(crate) base_url: String,
 }
 
 /// Makes what is missing in `folder`; what is there stays as it is, so that it can be edited.
@@ -53,7 +51,7 @@ pub(crate) fn prepare(folder: &Path, ports: Ports) -> Result<Workbench, DevError
     ] {
         write_unless_there(path, &text).map_err(cannot_make(path))?;
     }
-    Ok(Workbench { edge_config, homeserver_config, homeserver_program, server_name, base_url })
+    Ok(Workbench { edge_config, homeserver_config, homeserver_program })
 }
 
 fn write_unless_there(path: &Path, text: &str) -> io::Result<()> {
@@ -98,8 +96,17 @@ fn edge_toml(folder: &Path, server_name: &str, base_url: &str, ports: Ports) -> 
     )
 }
 
+/// Trusts the development authority and calls servers on this machine, so that two of them can speak with each other.
 fn homeserver_toml(folder: &Path, server_name: &str) -> String {
-    format!("server_name = {}\ndata_folder = {}\n", toml_string(server_name), quoted(&folder.join("data")))
+    let data = quoted(&folder.join("data"));
+    let secret = quoted(&folder.join("cluster-secret"));
+    let ca = quoted(&folder.join("ca/ca.pem"));
+    format!(
+        "# Made by `gatehouse dev`; edit it as you like. conf/homeserver.toml explains every key.\n\
+         server_name = {}\ndata_folder = {data}\ncluster_secret = {{ file = {secret} }}\n\n\
+         [federation]\nca_file = {ca}\nallowed_ranges = [\"127.0.0.0/8\", \"::1/128\"]\n",
+        toml_string(server_name),
+    )
 }
 
 #[cfg(test)]

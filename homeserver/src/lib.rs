@@ -3,6 +3,7 @@
 pub mod accounts;
 pub mod api;
 pub mod e2ee;
+pub mod remote;
 pub mod rooms;
 pub mod rules;
 pub mod storage;

@@ -5,15 +5,21 @@
 //! unfolded by `json_each(CAST($1 AS TEXT))`.
 
 pub mod db;
+pub mod destinations;
 pub mod device_keys;
 pub mod device_lists;
 pub mod event_cache;
 pub mod events;
 pub mod key_backup;
+pub mod leases;
 pub mod memberships;
 pub mod nid;
 pub mod one_time_keys;
+pub mod outbox;
+pub mod received_transactions;
 pub mod rooms;
+pub mod server_keys;
+pub mod servers;
 pub mod state;
 pub mod state_diff;
 pub mod timeline;

@@ -13,6 +13,7 @@ pub mod listener;
 mod metrics;
 mod proxy;
 mod redirect;
+mod refusal;
 mod reply;
 mod routing;
 pub mod server;

@@ -19,11 +19,12 @@ use tokio::time::Instant;
 use tracing::{debug, info_span, warn};
 
 use crate::admission::request_class::{BodyLimits, RequestClass};
-use crate::admission::request_shape::{self, Misshapen};
+use crate::admission::request_shape;
 use crate::chance::Chance;
 use crate::exchange::Exchange;
 use crate::header_deadline;
 use crate::metrics::Metrics;
+use crate::refusal;
 use crate::reply::{CORS, Reply};
 use crate::routing::route_table::{Destination, key, route};
 use crate::routing::well_known::WellKnown;
@@ -35,8 +36,6 @@ use crate::upstream::pool::Pool;
 const DRAIN_REFUSED: Duration = Duration::from_secs(3);
 /// How long a request waits before it asks a crowded shard again.
 const CROWDED_PAUSE: Duration = Duration::from_millis(5);
-/// What `Retry-After` says when no shard is healthy, in seconds.
-const RETRY_UNAVAILABLE: u64 = 2;
 
 /// What the endpoints with TLS do with a request.
 pub(crate) struct Proxy {
@@ -229,7 +228,7 @@ impl ProxyHttp for Proxy {
     where
         Self::CTX: Send + Sync,
     {
-        let reply = if is_answered(session) { None } else { reply_to(error, exchange) };
+        let reply = if is_answered(session) { None } else { refusal::failure(error, exchange) };
         let error_code = reply.as_ref().map_or(0, |reply| reply.status().as_u16());
         if error_code >= 500 {
             warn!(request.id = %exchange.request_id, %error, status = error_code, "a request failed");
@@ -290,7 +289,7 @@ impl Proxy {
         strip(request);
         let host = host_of(request);
         if let Err(misshapen) = request_shape::check(request.raw_path(), host.as_deref()) {
-            return Ok(Some(misshapen_reply(misshapen)));
+            return Ok(Some(refusal::misshapen(misshapen)));
         }
         if request.method == Method::OPTIONS {
             return Ok(Some(Reply::preflight()));
@@ -299,12 +298,12 @@ impl Proxy {
             Destination::Shard(affinity) => affinity,
             Destination::ClientDocument => return Ok(Some(document(request, self.well_known.client.as_ref()))),
             Destination::ServerDocument => return Ok(Some(document(request, self.well_known.server.as_ref()))),
-            Destination::Nowhere => return Ok(Some(unrecognized())),
+            Destination::Nowhere => return Ok(Some(refusal::unrecognized())),
         };
         exchange.class = RequestClass::of(&request.method, request.uri.path());
         exchange.body_limit = self.body_limits.of(exchange.class);
         if announced_length(request).is_some_and(|length| length > exchange.body_limit) {
-            return Ok(Some(too_large(exchange)));
+            return Ok(Some(refusal::too_large(exchange)));
         }
         let client = exchange.client.to_string();
         exchange.key = key(affinity, &request.headers, request.uri.query(), &client);
@@ -396,55 +395,4 @@ fn document(request: &RequestHeader, document: Option<&Bytes>) -> Reply {
         }
         _ => Reply::error(StatusCode::METHOD_NOT_ALLOWED, "M_UNRECOGNIZED", "This document can only be read"),
     }
-}
-
-fn misshapen_reply(misshapen: Misshapen) -> Reply {
-    match misshapen {
-        Misshapen::TargetTooLong => {
-            Reply::error(StatusCode::URI_TOO_LONG, "M_TOO_LARGE", "The request's path and query are too long")
-        }
-        Misshapen::TargetNotText => {
-            Reply::error(StatusCode::BAD_REQUEST, "M_UNRECOGNIZED", "The request's path or query is no URI")
-        }
-        Misshapen::Host => {
-            Reply::error(StatusCode::BAD_REQUEST, "M_UNRECOGNIZED", "The request names no host that could be meant")
-        }
-    }
-}
-
-fn unrecognized() -> Reply {
-    Reply::error(StatusCode::NOT_FOUND, "M_UNRECOGNIZED", "Unrecognized request")
-}
-
-fn too_large(exchange: &Exchange) -> Reply {
-    let message = format!("The body may be at most {} bytes", exchange.body_limit);
-    Reply::error(StatusCode::PAYLOAD_TOO_LARGE, "M_TOO_LARGE", &message)
-}
-
-/// The one place that says what each failure is to a client; `None` when the client is gone.
-fn reply_to(error: &Error, exchange: &Exchange) -> Option<Reply> {
-    use ErrorType::{
-        ConnectError, ConnectNoRoute, ConnectRefused, ConnectTimedout, ConnectionClosed, HTTPStatus, ReadError,
-        ReadTimedout, WriteError, WriteTimedout,
-    };
-    let bad_request = |message| Reply::error(StatusCode::BAD_REQUEST, "M_UNKNOWN", message);
-    let unavailable =
-        || Reply::busy(exchange.retry_after.unwrap_or(RETRY_UNAVAILABLE), "The server is busy; try again soon");
-    Some(match (error.etype(), error.esource()) {
-        (HTTPStatus(413), _) => too_large(exchange),
-        (HTTPStatus(429), _) | (ConnectError | ConnectNoRoute | ConnectRefused | ConnectTimedout, _) => unavailable(),
-        (ReadError | WriteError | ConnectionClosed | WriteTimedout, ErrorSource::Downstream) => return None,
-        (ReadTimedout, ErrorSource::Downstream) => {
-            Reply::error(StatusCode::REQUEST_TIMEOUT, "M_UNKNOWN", "The body of the request took too long")
-        }
-        (_, ErrorSource::Downstream) => bad_request("The request is not HTTP as it should be"),
-        (_, ErrorSource::Upstream) => Reply::error(
-            StatusCode::BAD_GATEWAY,
-            "M_UNKNOWN",
-            "The server was interrupted; whether the request was carried out is unknown",
-        ),
-        (_, ErrorSource::Internal | ErrorSource::Unset) => {
-            Reply::error(StatusCode::INTERNAL_SERVER_ERROR, "M_UNKNOWN", "The server failed")
-        }
-    })
 }

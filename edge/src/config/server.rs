@@ -1,0 +1,65 @@
+//! `[server]`: which Matrix server this is, and where others find it.
+
+use gatehouse_shared::config::Checker;
+use serde::{Deserialize, Serialize};
+
+/// Which Matrix server this is.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ServerConfig {
+    /// The server name: the part of every user id after the colon.
+    pub name: String,
+    /// Base URL for clients, published in `/.well-known/matrix/client`. Left out: the document is not served.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub base_url: Option<String>,
+    /// `HOST:PORT` for other servers, published in `/.well-known/matrix/server`. Left out: the document is not served.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub federation_address: Option<String>,
+}
+
+impl ServerConfig {
+    pub(super) fn check(&self, checker: &mut Checker<'_>) {
+        if !is_server_name(&self.name) {
+            checker.reject("server.name", "is not a server name (a host name or address, perhaps with a port)");
+        }
+        let base_url = self.base_url.as_deref().map(str::parse::<http::Uri>);
+        let usable = |uri: &http::Uri| uri.host().is_some() && matches!(uri.scheme_str(), Some("https" | "http"));
+        if base_url.is_some_and(|parsed| !parsed.is_ok_and(|uri| usable(&uri) && uri.query().is_none())) {
+            checker.reject("server.base_url", "is not an https URL without a query");
+        }
+        if self.federation_address.as_deref().is_some_and(|address| !is_server_name(address)) {
+            checker.reject("server.federation_address", "is not HOST or HOST:PORT");
+        }
+    }
+}
+
+/// The grammar of the specification's appendix "Server Name": a host name, IPv4 or bracketed IPv6, and maybe a port.
+fn is_server_name(name: &str) -> bool {
+    if name.is_empty() || name.len() > 230 {
+        return false;
+    }
+    let (host, port) = match name.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        Some((v6, rest)) if v6.parse::<std::net::Ipv6Addr>().is_ok() => ("v6", rest),
+        Some(_) => return false,
+        None => name.find(':').map_or((name, ""), |colon| name.split_at(colon)),
+    };
+    let host_is_fine =
+        !host.is_empty() && host.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.'));
+    let port_is_fine = port.is_empty() || port.strip_prefix(':').is_some_and(|digits| digits.parse::<u16>().is_ok());
+    host_is_fine && port_is_fine
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn server_names_follow_the_grammar() {
+        for name in ["example.org", "localhost:8448", "192.0.2.1", "[::1]:8448", "[2001:db8::1]"] {
+            assert!(is_server_name(name), "{name}");
+        }
+        for name in ["", "exa mple", "a:b:c", "a:99999", "[::1", "[zz]", "a/b", ":1"] {
+            assert!(!is_server_name(name), "{name}");
+        }
+    }
+}

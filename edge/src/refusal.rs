@@ -1,0 +1,62 @@
+//! The one place that says what each refusal and each failure is to a client.
+
+use http::StatusCode;
+use pingora_error::{Error, ErrorSource, ErrorType};
+
+use crate::admission::request_shape::Misshapen;
+use crate::exchange::Exchange;
+use crate::reply::Reply;
+
+/// What `Retry-After` says when no shard is healthy, in seconds.
+const RETRY_UNAVAILABLE: u64 = 2;
+
+pub(crate) fn misshapen(misshapen: Misshapen) -> Reply {
+    match misshapen {
+        Misshapen::TargetTooLong => {
+            Reply::error(StatusCode::URI_TOO_LONG, "M_TOO_LARGE", "The request's path and query are too long")
+        }
+        Misshapen::TargetNotText => {
+            Reply::error(StatusCode::BAD_REQUEST, "M_UNRECOGNIZED", "The request's path or query is no URI")
+        }
+        Misshapen::Host => {
+            Reply::error(StatusCode::BAD_REQUEST, "M_UNRECOGNIZED", "The request names no host that could be meant")
+        }
+    }
+}
+
+pub(crate) fn unrecognized() -> Reply {
+    Reply::error(StatusCode::NOT_FOUND, "M_UNRECOGNIZED", "Unrecognized request")
+}
+
+pub(crate) fn too_large(exchange: &Exchange) -> Reply {
+    let message = format!("The body may be at most {} bytes", exchange.body_limit);
+    Reply::error(StatusCode::PAYLOAD_TOO_LARGE, "M_TOO_LARGE", &message)
+}
+
+/// What a failed request gets; `None` when the client is gone.
+pub(crate) fn failure(error: &Error, exchange: &Exchange) -> Option<Reply> {
+    use ErrorType::{
+        ConnectError, ConnectNoRoute, ConnectRefused, ConnectTimedout, ConnectionClosed, HTTPStatus, ReadError,
+        ReadTimedout, WriteError, WriteTimedout,
+    };
+    let bad_request = |message| Reply::error(StatusCode::BAD_REQUEST, "M_UNKNOWN", message);
+    let unavailable =
+        || Reply::busy(exchange.retry_after.unwrap_or(RETRY_UNAVAILABLE), "The server is busy; try again soon");
+    Some(match (error.etype(), error.esource()) {
+        (HTTPStatus(413), _) => too_large(exchange),
+        (HTTPStatus(429), _) | (ConnectError | ConnectNoRoute | ConnectRefused | ConnectTimedout, _) => unavailable(),
+        (ReadError | WriteError | ConnectionClosed | WriteTimedout, ErrorSource::Downstream) => return None,
+        (ReadTimedout, ErrorSource::Downstream) => {
+            Reply::error(StatusCode::REQUEST_TIMEOUT, "M_UNKNOWN", "The body of the request took too long")
+        }
+        (_, ErrorSource::Downstream) => bad_request("The request is not HTTP as it should be"),
+        (_, ErrorSource::Upstream) => Reply::error(
+            StatusCode::BAD_GATEWAY,
+            "M_UNKNOWN",
+            "The server was interrupted; whether the request was carried out is unknown",
+        ),
+        (_, ErrorSource::Internal | ErrorSource::Unset) => {
+            Reply::error(StatusCode::INTERNAL_SERVER_ERROR, "M_UNKNOWN", "The server failed")
+        }
+    })
+}

@@ -2,9 +2,13 @@
 
 pub mod accounts;
 pub mod api;
+pub mod app;
+pub mod command;
+pub mod config;
 pub mod e2ee;
 pub mod remote;
 pub mod rooms;
 pub mod rules;
+pub mod server;
 pub mod storage;
 pub mod stream;

@@ -1,47 +1,60 @@
 //! Lets through what the edge vouches for, and nothing else; answers what no handler knows.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 use axum::{
     Router,
-    extract::{Request, State},
+    extract::{MatchedPath, Request, State},
     middleware::{self, Next},
     response::{IntoResponse, Response},
     routing::get,
 };
-use gatehouse_shared::contract::{ClusterSecret, HEALTH_PATH, verify};
+use gatehouse_shared::{
+    contract::{ClusterSecret, HEALTH_PATH, verify},
+    telemetry::TraceParent,
+};
+use http::StatusCode;
 use tracing::Instrument;
 
-use super::ApiError;
+use super::{ApiError, Draining, HttpMetrics};
 
 /// The check at the shard's door: who holds the cluster's secret may come in.
 #[derive(Clone)]
 pub struct Gate {
     secret: Arc<ClusterSecret>,
+    draining: Draining,
+    metrics: HttpMetrics,
 }
 
 impl Gate {
-    pub fn new(secret: ClusterSecret) -> Self {
-        Self { secret: Arc::new(secret) }
+    pub fn new(secret: ClusterSecret, draining: Draining, metrics: HttpMetrics) -> Self {
+        Self { secret: Arc::new(secret), draining, metrics }
     }
 
     /// Puts the check before every route of `router`, and the answers for unknown paths and methods behind them.
     pub(super) fn guard(self, router: Router) -> Router {
+        let draining = self.draining.clone();
         router
             .fallback(|| async { ApiError::unrecognized() })
             .method_not_allowed_fallback(|| async {
                 ApiError::new(
-                    http::StatusCode::METHOD_NOT_ALLOWED,
+                    StatusCode::METHOD_NOT_ALLOWED,
                     "M_UNRECOGNIZED",
                     "This endpoint does not know this method",
                 )
             })
             .layer(middleware::from_fn_with_state(self, admit))
-            .route(HEALTH_PATH, get(|| async { "ok" }))
+            .route(HEALTH_PATH, get(move || health(draining.clone())))
     }
 }
 
+/// A shard that is about to end takes no new requests: the edge sends them elsewhere, or holds them.
+async fn health(draining: Draining) -> (StatusCode, &'static str) {
+    if draining.has_begun() { (StatusCode::SERVICE_UNAVAILABLE, "draining") } else { (StatusCode::OK, "ok") }
+}
+
 async fn admit(State(gate): State<Gate>, mut request: Request, next: Next) -> Response {
+    let begun = Instant::now();
     let forwarded = match verify(&gate.secret, request.method(), request.uri(), request.headers()) {
         Ok(forwarded) => forwarded,
         Err(error) => {
@@ -50,12 +63,17 @@ async fn admit(State(gate): State<Gate>, mut request: Request, next: Next) -> Re
                 .into_response();
         }
     };
-    let span = tracing::info_span!(
-        "request",
-        request.id = %forwarded.request_id,
-        http.method = %request.method(),
-        http.path = request.uri().path(),
-    );
+    let method = request.method().clone();
+    let route = request.extensions().get::<MatchedPath>().cloned();
+    let route = route.as_ref().map_or("unknown", MatchedPath::as_str);
+    // The path may hold what its client alone should know, so the route stands for it.
+    let span =
+        tracing::info_span!("request", request.id = %forwarded.request_id, http.method = %method, http.route = route);
+    if let Some(parent) = TraceParent::from_headers(request.headers()) {
+        parent.adopt(&span);
+    }
     request.extensions_mut().insert(forwarded);
-    next.run(request).instrument(span).await
+    let response = next.run(request).instrument(span).await;
+    gate.metrics.answered(&method, route, response.status(), begun.elapsed());
+    response
 }

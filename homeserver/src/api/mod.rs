@@ -3,18 +3,26 @@
 //! One file per page of the specification. [`endpoint`] turns requests into ruma's types and back, [`caller`] holds the
 //! extractor types for the different callers, [`error`] is the one place that maps errors to errcodes.
 
+pub mod admin;
+pub mod caller;
 pub mod client;
+mod draining;
 pub mod endpoint;
 pub mod error;
 pub mod federation;
 mod gate;
+pub mod interactive;
+pub mod json;
+mod metrics;
 
 use axum::Router;
 
 pub use self::{
+    draining::Draining,
     endpoint::{Ruma, RumaRouter},
     error::ApiError,
     gate::Gate,
+    metrics::HttpMetrics,
 };
 
 /// Declares what handlers can ask for with `State(name): State<Type>`; each handler names only what it uses.
@@ -36,12 +44,13 @@ api_state! {
     /// The domain rooms that the API speaks to. Each is cheap to clone.
     pub struct ApiState {
         pub accounts: crate::accounts::Accounts,
+        pub draining: Draining,
         pub rooms: crate::rooms::Rooms,
     }
 }
 
 /// The whole HTTP interface of a shard.
 pub fn router(state: ApiState, gate: Gate) -> Router {
-    let router = Router::new().merge(client::routes()).merge(federation::routes());
+    let router = Router::new().merge(admin::routes()).merge(client::routes()).merge(federation::routes());
     gate.guard(router.with_state(state))
 }

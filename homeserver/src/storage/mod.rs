@@ -4,10 +4,13 @@
 //! both: `$1` parameters, `RETURNING`, `ON CONFLICT`, common table expressions; a list travels as one JSON array and is
 //! unfolded by `json_each(CAST($1 AS TEXT))`.
 
+pub mod access_tokens;
+pub mod account_data;
 pub mod db;
 pub mod destinations;
 pub mod device_keys;
 pub mod device_lists;
+pub mod devices;
 pub mod event_cache;
 pub mod events;
 pub mod key_backup;
@@ -17,6 +20,7 @@ pub mod nid;
 pub mod one_time_keys;
 pub mod outbox;
 pub mod received_transactions;
+pub mod profiles;
 pub mod rooms;
 pub mod server_keys;
 pub mod servers;
@@ -24,7 +28,9 @@ pub mod state;
 pub mod state_diff;
 pub mod timeline;
 pub mod to_device;
+pub mod uia_sessions;
 pub mod user_names;
+pub mod users;
 
 pub use db::{Db, DbConfig, DbError, Row, Snapshot, Stmt, Tx, Value};
 pub use user_names::UserNames;

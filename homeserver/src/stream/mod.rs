@@ -166,7 +166,9 @@ impl Stream {
         }
         let users = match change {
             Change::Event { room, .. } | Change::Room { room } => self.shared.audience.local_members(*room).await,
-            Change::Devices { user } | Change::Presence { user } => self.shared.audience.sharing_a_room_with(*user).await,
+            Change::Devices { user } | Change::Presence { user } => {
+                self.shared.audience.sharing_a_room_with(*user).await
+            }
             Change::Membership { user, .. } | Change::User { user } | Change::Tokens { user } => {
                 return self.shared.waiters.wake(*user);
             }

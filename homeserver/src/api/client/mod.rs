@@ -1,5 +1,18 @@
 //! The client-server API, one file per page of the specification.
 
+mod account;
+mod account_data;
+mod capabilities;
+mod devices;
+mod filters;
+mod login;
+mod openid;
+mod profile;
+mod push_rules;
+mod registration;
+mod tags;
+mod versions;
+
 use axum::Router;
 
 use super::ApiState;
@@ -7,4 +20,16 @@ use super::ApiState;
 /// Every route of the client-server API.
 pub(super) fn routes() -> Router<ApiState> {
     Router::new()
+        .merge(account::routes())
+        .merge(account_data::routes())
+        .merge(capabilities::routes())
+        .merge(devices::routes())
+        .merge(filters::routes())
+        .merge(login::routes())
+        .merge(openid::routes())
+        .merge(profile::routes())
+        .merge(push_rules::routes())
+        .merge(registration::routes())
+        .merge(tags::routes())
+        .merge(versions::routes())
 }

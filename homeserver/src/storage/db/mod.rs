@@ -3,6 +3,7 @@
 //! [`Db`] reads and begins, [`Tx`] is a transaction that leaves nothing when dropped, [`Snapshot`] is a set of reads
 //! that see one moment. Both engines take the same SQL text.
 
+mod lock;
 mod migrate;
 mod postgres;
 mod sqlite;
@@ -10,6 +11,7 @@ mod value;
 
 use std::path::PathBuf;
 
+pub use lock::DbLock;
 pub use value::{FromValue, Row, Stmt, Value, json_list};
 
 /// Which database, and how much of it.

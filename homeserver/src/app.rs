@@ -1,0 +1,195 @@
+//! Builds a shard bottom-up: database, stream, domain rooms, HTTP. The one place that knows all of them.
+
+use std::{
+    error::Error,
+    fs, io,
+    os::unix::fs::DirBuilderExt as _,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use axum::Router;
+use gatehouse_shared::{clock::Clock, contract::ClusterSecret};
+use prometheus_client::registry::Registry;
+use ruma::signatures::Ed25519KeyPair;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    accounts::{Accounts, Parts as AccountsParts, Passwords, RegistrationPolicy},
+    api::{self, ApiState, Draining, Gate, HttpMetrics},
+    config::{Config, RegistrationMode, SECRET_VARIABLE},
+    rooms::{Rooms, RoomsParts},
+    storage::{Db, DbConfig, DbError, UserNames, db::DbLock, nid::Nids},
+    stream::Stream,
+};
+
+/// How long background tasks may take to write what they still hold.
+const STOP_WITHIN: Duration = Duration::from_secs(5);
+
+/// A running shard, without its listeners.
+pub struct App {
+    router: Router,
+    registry: Arc<Registry>,
+    draining: Draining,
+    tasks: TaskTracker,
+    /// Ends the background tasks.
+    stop: CancellationToken,
+    /// Held for as long as the shard runs.
+    _lock: Option<DbLock>,
+}
+
+/// Why the shard cannot run.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error("cannot make the folder {}", path.display())]
+    Folder { path: PathBuf, source: io::Error },
+    #[error(
+        "there is no cluster secret: give cluster_secret in the configuration, or {SECRET_VARIABLE} in the environment"
+    )]
+    NoSecret,
+    #[error("the cluster secret must have at least {} bytes", ClusterSecret::MIN_BYTES)]
+    ShortSecret,
+    #[error("the database cannot be used")]
+    Db(#[from] DbError),
+    #[error("the signing key {} cannot be used", path.display())]
+    SigningKey { path: PathBuf, source: Box<dyn Error + Send + Sync> },
+}
+
+impl App {
+    /// Opens the database, takes a lane and builds every room.
+    ///
+    /// # Errors
+    /// When the database cannot be used or is held by another shard, or the signing key cannot be read or made.
+    pub async fn start(config: &Config, clock: Arc<dyn Clock>) -> Result<Self, StartError> {
+        make_folder(&config.data_folder)?;
+        let secret = config.cluster_secret().ok_or(StartError::NoSecret)?;
+        let secret = ClusterSecret::new(&secret).ok_or(StartError::ShortSecret)?;
+        let tasks = TaskTracker::new();
+        let stop = CancellationToken::new();
+        let draining = Draining::default();
+
+        let db_config = config.database.to_db_config(&config.data_folder);
+        let lock = match &db_config {
+            DbConfig::Sqlite { path, .. } => Some(DbLock::take(path)?),
+            DbConfig::Postgres { .. } => None,
+        };
+        let db = Db::open(&db_config).await?;
+        let nids = Nids::new(db.clone());
+        let names = UserNames::new(db.clone(), nids.clone());
+
+        let stream = Stream::open(db.clone()).await?;
+        let lane = stream.start(clock.clone(), stop.clone()).await?;
+
+        let rooms = Rooms::new(RoomsParts {
+            db: db.clone(),
+            nids,
+            names: names.clone(),
+            lane: lane.clone(),
+            stream: stream.clone(),
+            server_name: config.server_name.clone(),
+            signing_key: Arc::new(signing_key(&config.signing_key())?),
+            clock: clock.clone(),
+        });
+        let accounts = Accounts::start(
+            AccountsParts {
+                server_name: config.server_name.clone(),
+                db,
+                names,
+                stream,
+                lane,
+                clock,
+                policy: policy(config),
+                passwords: passwords(),
+            },
+            &tasks,
+            &stop,
+        );
+
+        let mut registry = Registry::default();
+        let gate = Gate::new(secret, draining.clone(), HttpMetrics::register(&mut registry));
+        let router = api::router(ApiState { accounts, draining: draining.clone(), rooms }, gate);
+        Ok(Self { router, registry: Arc::new(registry), draining, tasks, stop, _lock: lock })
+    }
+
+    /// Everything that is served.
+    pub fn router(&self) -> Router {
+        self.router.clone()
+    }
+
+    /// What is counted.
+    pub fn registry(&self) -> Arc<Registry> {
+        self.registry.clone()
+    }
+
+    /// Begins or watches the shard's end: no new work, and long polls end early.
+    pub fn draining(&self) -> &Draining {
+        &self.draining
+    }
+
+    /// Ends the background tasks, which write what they still hold. Call it when no request is left.
+    pub async fn stop(self) {
+        self.draining.begin();
+        self.stop.cancel();
+        self.tasks.close();
+        if tokio::time::timeout(STOP_WITHIN, self.tasks.wait()).await.is_err() {
+            tracing::warn!("some background tasks did not end in time");
+        }
+    }
+}
+
+/// The limit on hashing that every process of ours uses: one password per core at a time.
+pub fn passwords() -> Passwords {
+    Passwords::new(std::thread::available_parallelism().map_or(1, usize::from))
+}
+
+/// Makes a folder that only we can enter, unless it is there.
+///
+/// # Errors
+/// When it cannot be made.
+pub fn make_folder(path: &Path) -> Result<(), StartError> {
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .map_err(|source| StartError::Folder { path: path.to_owned(), source })
+}
+
+fn policy(config: &Config) -> RegistrationPolicy {
+    let shared_secret = config.registration.shared_secret.clone();
+    match config.registration.mode {
+        RegistrationMode::Open => RegistrationPolicy::Open { shared_secret },
+        RegistrationMode::Closed => RegistrationPolicy::Closed { shared_secret },
+        RegistrationMode::Token => {
+            RegistrationPolicy::Token { tokens: config.registration.tokens.clone(), shared_secret }
+        }
+    }
+}
+
+/// The key in the file, in Synapse's form (`ed25519 VERSION SEED`); a new one when there is no file.
+fn signing_key(path: &Path) -> Result<Ed25519KeyPair, StartError> {
+    use base64::{Engine as _, engine::general_purpose::STANDARD_NO_PAD};
+    let failed = |source: Box<dyn Error + Send + Sync>| StartError::SigningKey { path: path.to_owned(), source };
+    let text = match fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let text = format!("ed25519 a_1 {}\n", STANDARD_NO_PAD.encode(rand::random::<[u8; 32]>()));
+            write_private(path, &text).map_err(|error| failed(error.into()))?;
+            text
+        }
+        Err(error) => return Err(failed(error.into())),
+    };
+    let mut words = text.split_ascii_whitespace().skip(1);
+    let (Some(version), Some(seed)) = (words.next(), words.next()) else {
+        return Err(failed("expected `ed25519 VERSION SEED`".into()));
+    };
+    let seed = STANDARD_NO_PAD.decode(seed.trim_end_matches('=')).map_err(|error| failed(error.into()))?;
+    let seed: [u8; 32] = seed.try_into().map_err(|_| failed("the seed must have 32 bytes".into()))?;
+    crate::rules::signatures::key_pair_from_seed(&seed, version).map_err(|error| failed(error.into()))
+}
+
+fn write_private(path: &Path, text: &str) -> io::Result<()> {
+    use std::os::unix::fs::OpenOptionsExt as _;
+    let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    io::Write::write_all(&mut file, text.as_bytes())
+}

@@ -1,0 +1,49 @@
+//! `[federation]`: how other servers are met.
+
+use std::path::PathBuf;
+
+use gatehouse_shared::config::Checker;
+use ipnet::IpNet;
+use ruma::OwnedServerName;
+use serde::{Deserialize, Serialize};
+
+/// Other servers.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct FederationConfig {
+    /// Whether other servers are called and answered at all.
+    pub enabled: bool,
+    /// The file with the key that signs this server's events and requests, one line as Synapse writes it; made when it
+    /// is not there. Left out: `signing.key` in the data folder.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub signing_key: Option<PathBuf>,
+    /// PEM file with certificate authorities that are trusted beside the system's, for networks of one's own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ca_file: Option<PathBuf>,
+    /// Private and loopback ranges in which other servers may be; everything private is refused otherwise.
+    pub allowed_ranges: Vec<IpNet>,
+    /// Servers that are asked for the keys of servers which do not answer themselves.
+    pub trusted_key_servers: Vec<OwnedServerName>,
+}
+
+impl Default for FederationConfig {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            signing_key: None,
+            ca_file: None,
+            allowed_ranges: Vec::new(),
+            trusted_key_servers: Vec::new(),
+        }
+    }
+}
+
+impl FederationConfig {
+    pub(super) fn check(&self, checker: &mut Checker<'_>) {
+        if let Some(path) = &self.ca_file
+            && let Err(error) = std::fs::metadata(path)
+        {
+            checker.reject("federation.ca_file", format_args!("cannot read {}: {error}", path.display()));
+        }
+    }
+}

@@ -7,6 +7,7 @@ pub mod command;
 pub mod config;
 pub mod e2ee;
 pub mod remote;
+pub mod membership;
 pub mod rooms;
 pub mod rules;
 pub mod server;

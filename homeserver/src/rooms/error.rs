@@ -13,6 +13,10 @@ use crate::{
 pub enum AppendError {
     #[error("this server does not know the room")]
     UnknownRoom,
+    #[error("the event is not in the room")]
+    UnknownEvent,
+    #[error("the alias {0} does not lead to the room")]
+    BadAlias(String),
     /// The authorization rules refuse it.
     #[error(transparent)]
     Forbidden(#[from] AuthError),

@@ -13,12 +13,16 @@ mod hot;
 mod propose;
 mod read;
 mod receive;
+mod send;
 mod state;
+#[cfg(test)]
+mod tests;
 
 use std::{collections::HashMap, sync::Arc};
 
 pub use append::{Appended, Draft, Transaction};
-pub use create::NewRoom;
+pub(crate) use create::object;
+pub use create::{InitialState, NewRoom, Profile};
 pub use error::{AppendError, ReceiveError};
 use gatehouse_shared::clock::Clock;
 use hot::HotRoom;

@@ -32,5 +32,8 @@ pub mod uia_sessions;
 pub mod user_names;
 pub mod users;
 
+#[cfg(test)]
+pub(crate) mod testing;
+
 pub use db::{Db, DbConfig, DbError, Row, Snapshot, Stmt, Tx, Value};
 pub use user_names::UserNames;

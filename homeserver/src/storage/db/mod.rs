@@ -7,6 +7,8 @@ mod lock;
 mod migrate;
 mod postgres;
 mod sqlite;
+#[cfg(test)]
+mod tests;
 mod value;
 
 use std::path::PathBuf;

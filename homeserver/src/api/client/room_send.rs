@@ -1,0 +1,84 @@
+//! Sending events, setting state and redacting. The specification, client-server API, "Sending events to a room" and
+//! "Redactions".
+
+use axum::{Router, extract::State};
+use ruma::{
+    CanonicalJsonObject,
+    api::client::{
+        message::send_message_event::v3 as send_message, redact::redact_event::v3 as redact_event,
+        state::send_state_event::v3 as send_state,
+    },
+};
+
+use super::create_room::object_of;
+use crate::{
+    api::{ApiError, ApiState, Ruma, RumaRouter, caller::Requester},
+    rooms::{Draft, Rooms, Transaction},
+};
+
+pub(super) fn routes() -> Router<ApiState> {
+    Router::new()
+        .endpoint::<redact_event::Request, _, _>(redact)
+        .endpoint::<send_message::Request, _, _>(send)
+        .endpoint::<send_state::Request, _, _>(set_state)
+}
+
+async fn send(
+    State(rooms): State<Rooms>,
+    requester: Requester,
+    Ruma(request): Ruma<send_message::Request>,
+) -> Result<Ruma<send_message::Response>, ApiError> {
+    let event_type = request.event_type.to_string();
+    let scope = format!("send/{}", request.room_id);
+    let draft = Draft {
+        sender: &requester.user_id,
+        event_type: &event_type,
+        state_key: None,
+        content: object_of(&request.body)?,
+        redacts: None,
+        transaction: Some(transaction(&requester, &scope, request.txn_id.as_str())?),
+    };
+    let event_id = rooms.append(&request.room_id, draft).await?;
+    Ok(Ruma(send_message::Response::new(event_id)))
+}
+
+async fn set_state(
+    State(rooms): State<Rooms>,
+    requester: Requester,
+    Ruma(request): Ruma<send_state::Request>,
+) -> Result<Ruma<send_state::Response>, ApiError> {
+    let event_type = request.event_type.to_string();
+    let draft = Draft::state(&requester.user_id, &event_type, &request.state_key, object_of(&request.body)?);
+    let event_id = rooms.set_state(&request.room_id, draft).await?;
+    Ok(Ruma(send_state::Response::new(event_id)))
+}
+
+async fn redact(
+    State(rooms): State<Rooms>,
+    requester: Requester,
+    Ruma(request): Ruma<redact_event::Request>,
+) -> Result<Ruma<redact_event::Response>, ApiError> {
+    let mut content = CanonicalJsonObject::new();
+    if let Some(reason) = &request.reason {
+        content.insert("reason".to_owned(), reason.as_str().into());
+    }
+    let scope = format!("redact/{}", request.room_id);
+    let draft = Draft {
+        sender: &requester.user_id,
+        event_type: "m.room.redaction",
+        state_key: None,
+        content,
+        redacts: Some(&request.event_id),
+        transaction: Some(transaction(&requester, &scope, request.txn_id.as_str())?),
+    };
+    let event_id = rooms.redact(&request.room_id, draft).await?;
+    Ok(Ruma(redact_event::Response::new(event_id)))
+}
+
+fn transaction<'a>(requester: &'a Requester, scope: &'a str, txn_id: &'a str) -> Result<Transaction<'a>, ApiError> {
+    if txn_id.len() > 255 || txn_id.contains('\0') {
+        return Err(ApiError::invalid_param("The transaction id is too long or holds a null byte"));
+    }
+    let device_id = requester.device_id.as_str();
+    Ok(Transaction { user_nid: requester.user_nid, device_id, scope, txn_id })
+}

@@ -17,7 +17,7 @@ use crate::{
         auth,
         pdu::{self, EventTemplate, Pdu},
     },
-    storage::{events::Standing, nid::NidKind, rooms},
+    storage::{event_cache, events::Standing, nid::NidKind, rooms},
     stream::{CommitError, Committed},
 };
 
@@ -110,7 +110,7 @@ impl Rooms {
                 }
                 let mut batch = Batch::new(hot);
                 let pdu = self.build(hot, draft).await?;
-                let appended = match self.take_own(&mut batch, hot, &pdu).await {
+                let appended = match self.take_own(&mut batch, hot, &pdu, draft.transaction).await {
                     Ok(appended) => appended,
                     Err(error) => {
                         // Memory may have moved on already; read it anew.
@@ -167,7 +167,13 @@ impl Rooms {
     }
 
     /// Takes in an event that was built on top of all extremities.
-    pub(super) async fn take_own(&self, batch: &mut Batch, hot: &mut Hot, pdu: &Pdu) -> Result<Appended, AppendError> {
+    pub(super) async fn take_own(
+        &self,
+        batch: &mut Batch,
+        hot: &mut Hot,
+        pdu: &Pdu,
+        transaction: Option<Transaction<'_>>,
+    ) -> Result<Appended, AppendError> {
         let event_nid = self.shared.parts.nids.next(NidKind::Event).await?;
         let incoming = Incoming {
             pdu,
@@ -175,6 +181,11 @@ impl Rooms {
             standing: Standing::Accepted,
             state_before: None,
             is_outlier: false,
+            transaction: transaction.map(|transaction| event_cache::Transaction {
+                user_nid: transaction.user_nid,
+                device_id: transaction.device_id.to_owned(),
+                txn_id: transaction.txn_id.into(),
+            }),
             resolved: None,
         };
         let place = self.take_in(batch, hot, incoming).await?;

@@ -13,6 +13,7 @@ use crate::{
     rules::{pdu::Pdu, power::RoomPower, redaction},
     storage::{
         DbError, Stmt,
+        event_cache::{self, CachedEvent},
         events::{self, Place, Standing},
         rooms::{self, MembershipRow, Swap},
     },
@@ -36,6 +37,8 @@ pub(super) struct Incoming<'a> {
     pub(super) state_before: Option<i64>,
     /// Whether the event is already stored, without a place.
     pub(super) is_outlier: bool,
+    /// The request that made the event, when it came from a local device.
+    pub(super) transaction: Option<event_cache::Transaction>,
     /// The state after all extremities once the event is in, when that is not simply the current one with the event.
     pub(super) resolved: Option<RoomState>,
 }
@@ -101,6 +104,16 @@ impl Rooms {
         }
         batch.push(if event.is_outlier { events::place_outlier(place) } else { events::insert(pdu, place) });
         if event.standing == Standing::Accepted {
+            // Before the commit, which wakes readers. Should it fail, nobody ever learns of the number.
+            self.shared.parts.event_cache.put(CachedEvent {
+                event_nid: event.event_nid,
+                room_nid: hot.room_nid,
+                position: place.position,
+                state_nid: place.state_nid,
+                redacted_by: None,
+                transaction: event.transaction.clone(),
+                pdu: pdu.clone(),
+            });
             batch.push_change(Change::Event { room: hot.room_nid, event: event.event_nid, position: hot.position });
             self.take_in_relations(batch, hot, pdu, place).await?;
             hot.extremities.retain(|extremity| !pdu.prev_events().contains(&extremity.event_id));

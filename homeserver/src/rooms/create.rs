@@ -102,7 +102,7 @@ impl Rooms {
             if event_type == "m.room.create" {
                 hot.room_id = pdu.room_id().to_owned();
             }
-            self.take_own(&mut batch, &mut hot, &pdu).await?;
+            self.take_own(&mut batch, &mut hot, &pdu, None).await?;
         }
         if let Some(alias) = &room.alias {
             batch.push(Stmt::new(

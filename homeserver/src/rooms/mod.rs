@@ -33,7 +33,7 @@ use ruma::{OwnedRoomId, OwnedServerName, RoomId, ServerName, UserId, signatures:
 pub use state::{RoomState, StateEntry};
 
 use crate::{
-    storage::{Db, nid::Nids, user_names::UserNames},
+    storage::{Db, event_cache::EventCache, nid::Nids, user_names::UserNames},
     stream::{Change, Lane, SinceLog, Stream},
 };
 
@@ -51,6 +51,8 @@ pub struct RoomsParts {
     pub db: Db,
     pub nids: Nids,
     pub names: UserNames,
+    /// Where readers look first for what was just appended.
+    pub event_cache: EventCache,
     pub lane: Lane,
     pub stream: Stream,
     pub server_name: OwnedServerName,
@@ -83,8 +85,10 @@ impl Rooms {
             match self.shared.parts.stream.changes_since(&seen) {
                 SinceLog::Known { upto, entries } => {
                     for change in entries.iter().flat_map(|entry| entry.changes.iter()) {
-                        if let Change::Event { room, position, .. } = change {
-                            self.note_position(*room, *position);
+                        match change {
+                            Change::Event { room, position, .. } => self.note_position(*room, *position),
+                            Change::Redaction { event } => self.shared.parts.event_cache.forget(*event),
+                            _ => {}
                         }
                     }
                     seen = upto;

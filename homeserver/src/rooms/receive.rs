@@ -196,6 +196,7 @@ impl Rooms {
             standing,
             state_before: Some(before.state_nid),
             is_outlier: stored.is_some(),
+            transaction: None,
             resolved,
         };
         self.take_in(batch, hot, incoming).await?;
@@ -412,6 +413,7 @@ impl Rooms {
                     standing: Standing::Accepted,
                     state_before: Some(before.state_nid),
                     is_outlier: stored.is_some(),
+                    transaction: None,
                     resolved: Some(after),
                 };
                 self.take_in(&mut batch, &mut next, incoming).await?;

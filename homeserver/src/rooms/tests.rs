@@ -17,6 +17,7 @@ use crate::{
     rules::{room_version::RoomVersion, signatures::key_pair_from_seed},
     storage::{
         Db,
+        event_cache::EventCache,
         nid::Nids,
         testing::{self, TestDb, on_both_engines},
         user_names::UserNames,
@@ -42,6 +43,7 @@ async fn shard(db: &Db) -> Shard {
         db: db.clone(),
         names: UserNames::new(db.clone(), nids.clone()),
         nids,
+        event_cache: EventCache::default(),
         lane,
         stream: stream.clone(),
         server_name: "gatehouse.test".try_into().unwrap(),
@@ -253,7 +255,7 @@ async fn many_senders_in_one_room_make_one_order() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_shards_in_one_room_make_one_order() {
-    let TestDb { db, config, .. } = &testing::postgres().await;
+    let TestDb { db, config } = &testing::postgres().await;
     let other = Db::open(config).await.unwrap();
     let shards = [shard(db).await, shard(&other).await];
     hammer(db, &shards, 15).await;

@@ -270,21 +270,20 @@ impl Writer {
             params![lane, seq, self.held.clock.now_ms(), change::format(&changes)],
         ));
         statements.extend(self.db.wake_up_statement());
-        tx.run_and_commit(place(statements, lane, Some(seq))).await?;
-        self.publish(LogEntry { lane, seq, changes: changes.into() }).await;
+        let statements = place(statements, lane, Some(seq));
+        if self.db.is_shared() {
+            // What the other lanes did meanwhile is read behind the commit, in the same round trip.
+            let refresh = self.stream.begin_refresh().await;
+            let rows = tx.run_commit_and_read(statements, refresh.statement()).await?;
+            refresh.finish(&rows).await?;
+        } else {
+            tx.run_and_commit(statements).await?;
+            self.stream.advance_alone(LogEntry { lane, seq, changes: changes.into() }).await;
+        }
         Ok(held
             .iter()
             .map(|held| if *held { Ok(Committed { lane, seq }) } else { Err(CommitError::Conflict) })
             .collect())
-    }
-
-    async fn publish(&self, entry: LogEntry) {
-        if !self.db.is_shared() {
-            return self.stream.advance_alone(entry).await;
-        }
-        if let Err(error) = self.stream.refresh().await {
-            tracing::warn!(%error, "committed, but readers learn of it only at the next look");
-        }
     }
 }
 

@@ -28,7 +28,7 @@ pub use waiters::Waiter;
 
 use crate::{
     params,
-    storage::{Db, DbError, Row, db::json_list},
+    storage::{Db, DbError, Row, Stmt, Value, db::json_list},
 };
 
 /// What this shard knows of all lanes, and who waits for more. Clones share everything.
@@ -128,12 +128,14 @@ impl Stream {
     /// # Errors
     /// Those of the database; the next refresh then reads the same again.
     pub async fn refresh(&self) -> Result<(), DbError> {
-        let _turn = self.shared.refreshing.lock().await;
-        let known = self.positions();
-        let rows = self.shared.db.query(REFRESH, params![json_list(known.by_lane_number())]).await?;
-        let (positions, entries) = read_refresh(&rows)?;
-        self.advance(positions, entries).await;
-        Ok(())
+        let refresh = self.begin_refresh().await;
+        let rows = self.shared.db.query(REFRESH, refresh.params()).await?;
+        refresh.finish(&rows).await
+    }
+
+    /// Takes the turn to read what the lanes did, so that the read can travel with other statements.
+    async fn begin_refresh(&self) -> Refresh<'_> {
+        Refresh { _turn: self.shared.refreshing.lock().await, stream: self, known: self.positions() }
     }
 
     /// Takes a commit of our own into the log without asking the database: right where no other shard can exist.
@@ -197,6 +199,29 @@ impl Stream {
                 tracing::warn!(%error, "cannot follow the other shards; trying again");
             }
         }
+    }
+}
+
+/// A read of all lanes that is under way.
+struct Refresh<'a> {
+    _turn: tokio::sync::MutexGuard<'a, ()>,
+    stream: &'a Stream,
+    known: Positions,
+}
+
+impl Refresh<'_> {
+    fn params(&self) -> Vec<Value> {
+        params![json_list(self.known.by_lane_number())]
+    }
+
+    fn statement(&self) -> Stmt {
+        Stmt::new(REFRESH, self.params())
+    }
+
+    async fn finish(self, rows: &[Row]) -> Result<(), DbError> {
+        let (positions, entries) = read_refresh(rows)?;
+        self.stream.advance(positions, entries).await;
+        Ok(())
     }
 }
 

@@ -234,6 +234,15 @@ impl Tx {
         }
     }
 
+    /// Runs the last statements, commits, and then reads once more, after the commit and outside of it. One round trip
+    /// where the engine can.
+    pub async fn run_commit_and_read(self, stmts: Vec<Stmt>, read: Stmt) -> Result<Vec<Row>, DbError> {
+        match self.engine {
+            TxEngine::Sqlite(tx) => tx.run_commit_and_read(stmts, read).await,
+            TxEngine::Postgres(tx) => tx.run_commit_and_read(stmts, read).await,
+        }
+    }
+
     /// Runs the last statements and commits, in one round trip where the engine can.
     pub async fn run_and_commit(self, stmts: Vec<Stmt>) -> Result<Vec<Outcome>, DbError> {
         match self.engine {

@@ -286,7 +286,7 @@ pub(super) struct PostgresTx {
 
 impl PostgresTx {
     pub(super) async fn run(&mut self, stmts: Vec<Stmt>) -> Result<Vec<Outcome>, DbError> {
-        self.pipeline(stmts, None).await
+        self.pipeline(stmts, Vec::new()).await
     }
 
     pub(super) async fn commit(self) -> Result<(), DbError> {
@@ -294,23 +294,30 @@ impl PostgresTx {
     }
 
     pub(super) async fn run_and_commit(mut self, stmts: Vec<Stmt>) -> Result<Vec<Outcome>, DbError> {
-        let outcomes = self.pipeline(stmts, Some("COMMIT")).await?;
+        let outcomes = self.pipeline(stmts, vec![commit()]).await?;
         if let Some(connection) = self.connection.take() {
             connection.release();
         }
         Ok(outcomes)
     }
 
-    async fn pipeline(&mut self, stmts: Vec<Stmt>, end: Option<&'static str>) -> Result<Vec<Outcome>, DbError> {
+    pub(super) async fn run_commit_and_read(mut self, stmts: Vec<Stmt>, read: Stmt) -> Result<Vec<Row>, DbError> {
+        let outcomes = self.pipeline(stmts, vec![commit(), read]).await?;
+        if let Some(connection) = self.connection.take() {
+            connection.release();
+        }
+        Ok(outcomes.into_iter().next_back().map(|outcome| outcome.rows).unwrap_or_default())
+    }
+
+    /// Sends the BEGIN if it is still due, then `stmts`, then `end`; the outcomes are those of the last two.
+    async fn pipeline(&mut self, stmts: Vec<Stmt>, end: Vec<Stmt>) -> Result<Vec<Outcome>, DbError> {
         let connection =
             self.connection.as_ref().ok_or_else(|| DbError::Unavailable("the transaction has ended".into()))?;
-        // A statement is prepared before the pipeline starts: a round trip once per connection and text.
-        let mut prepared = Vec::with_capacity(stmts.len() + 2);
         let begin = self.begin.take().map(|sql| Stmt::new(sql, Vec::new()));
         let skip = usize::from(begin.is_some());
-        let end = end.map(|sql| Stmt::new(sql, Vec::new()));
-        let kept = stmts.len();
         let all: Vec<Stmt> = begin.into_iter().chain(stmts).chain(end).collect();
+        // A statement is prepared before the pipeline starts: a round trip once per connection and text.
+        let mut prepared = Vec::with_capacity(all.len());
         for stmt in &all {
             prepared.push(connection.prepare(stmt.sql).await?);
         }
@@ -319,8 +326,12 @@ impl PostgresTx {
         let answers =
             join_all(all.iter().zip(&prepared).map(|(stmt, statement)| connection.run_prepared(statement, stmt))).await;
         let outcomes = answers.into_iter().collect::<Result<Vec<_>, _>>()?;
-        Ok(outcomes.into_iter().skip(skip).take(kept).collect())
+        Ok(outcomes.into_iter().skip(skip).collect())
     }
+}
+
+fn commit() -> Stmt {
+    Stmt::new("COMMIT", Vec::new())
 }
 
 impl Drop for PostgresTx {

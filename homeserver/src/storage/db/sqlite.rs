@@ -80,6 +80,19 @@ impl SqliteTx {
         Ok(outcomes)
     }
 
+    pub(super) async fn run_commit_and_read(mut self, stmts: Vec<Stmt>, read: Stmt) -> Result<Vec<Row>, DbError> {
+        let rows = self
+            .connection()?
+            .call(move |sqlite| {
+                stmts.iter().try_for_each(|stmt| run_one(sqlite, stmt).map(|_| ()))?;
+                execute_plain(sqlite, "COMMIT")?;
+                run_one(sqlite, &read).map(|outcome| outcome.rows)
+            })
+            .await??;
+        self.connection = None;
+        Ok(rows)
+    }
+
     fn connection(&self) -> Result<&Checkout, DbError> {
         self.connection.as_ref().ok_or_else(|| DbError::Unavailable("the transaction has ended".into()))
     }

@@ -144,7 +144,8 @@ impl Membership {
         let rooms = rules.allow.iter().filter(|rule| rule.kind == "m.room_membership");
         for room_id in rooms.filter_map(|rule| rule.room_id.as_deref()) {
             let Ok(room_id) = <&RoomId>::try_from(room_id) else { continue };
-            if self.shared.rooms.find(room_id).await?.is_some() && self.state_of(room_id, user_id).await? == State::Join {
+            if self.shared.rooms.find(room_id).await?.is_some() && self.state_of(room_id, user_id).await? == State::Join
+            {
                 return Ok(true);
             }
         }

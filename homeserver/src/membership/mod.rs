@@ -6,9 +6,7 @@ mod join;
 use std::sync::Arc;
 
 pub use error::MembershipError;
-use ruma::{
-    CanonicalJsonObject, OwnedEventId, OwnedRoomId, OwnedServerName, OwnedUserId, RoomAliasId, RoomId, UserId,
-};
+use ruma::{CanonicalJsonObject, OwnedEventId, OwnedRoomId, OwnedServerName, OwnedUserId, RoomAliasId, RoomId, UserId};
 use serde_json::json;
 
 use crate::{
@@ -183,8 +181,11 @@ impl Membership {
         &self,
         alias: &RoomAliasId,
     ) -> Result<(OwnedRoomId, Vec<OwnedServerName>), MembershipError> {
-        let row =
-            self.shared.db.query_opt("SELECT room_id FROM room_aliases WHERE alias = $1", params![alias.as_str()]).await?;
+        let row = self
+            .shared
+            .db
+            .query_opt("SELECT room_id FROM room_aliases WHERE alias = $1", params![alias.as_str()])
+            .await?;
         let room_id = row.map(|row| row.get::<String>(0)).transpose()?.and_then(|room_id| room_id.try_into().ok());
         Ok((room_id.ok_or(MembershipError::UnknownAlias)?, Vec::new()))
     }
@@ -252,7 +253,8 @@ impl Membership {
             Some("leave") => return Ok(()),
             _ => return Err(MembershipError::NotInRoom),
         }
-        let sql = "UPDATE memberships SET membership = 'leave', lane = $3, seq = $4 WHERE room_nid = $1 AND user_nid = $2";
+        let sql =
+            "UPDATE memberships SET membership = 'leave', lane = $3, seq = $4 WHERE room_nid = $1 AND user_nid = $2";
         let leave = Stmt::new(sql, vec![room_nid.into(), user_nid.into(), Value::Lane, Value::Seq]);
         let changes = vec![Change::Membership { room: room_nid, user: user_nid }];
         self.shared.rooms.commit(Write { guard: None, statements: vec![leave], changes }).await?;
@@ -268,7 +270,8 @@ impl Membership {
     async fn profile(&self, user_id: &UserId) -> Result<Profile, DbError> {
         let user_nid = self.shared.names.nid(user_id).await?;
         let row = profiles::find(&self.shared.db, user_nid).await?;
-        Ok(row.map_or_else(Profile::default, |row| Profile { displayname: row.displayname, avatar_url: row.avatar_url }))
+        Ok(row
+            .map_or_else(Profile::default, |row| Profile { displayname: row.displayname, avatar_url: row.avatar_url }))
     }
 
     /// Only our own users' profiles are at hand.

@@ -22,7 +22,7 @@ use crate::{
 };
 
 /// How often a lost race is run again before the client hears of it.
-const ATTEMPTS: usize = 16;
+const ATTEMPTS: usize = 64;
 /// The most `prev_events` that an event may have.
 const MAX_PREV_EVENTS: usize = 20;
 

@@ -5,17 +5,14 @@ use std::sync::Arc;
 use ruma::{UserId, events::TimelineEventType};
 use serde::Deserialize;
 
-use super::{
-    RoomState, Rooms, StateEntry,
-    hot::{Extremity, Hot},
-};
+use super::{RoomState, Rooms, StateEntry, hot::Hot};
 use crate::{
     rules::{pdu::Pdu, power::RoomPower, redaction},
     storage::{
         DbError, Stmt,
         event_cache::{self, CachedEvent},
         events::{self, Place, Standing},
-        rooms::{self, MembershipRow, Swap},
+        rooms::{self, Extremity, MembershipRow, Swap},
     },
     stream::{Change, Write},
 };

@@ -22,7 +22,7 @@ use crate::{
     storage::{
         DbError,
         events::{self, StoredEvent},
-        rooms,
+        rooms::{self, Extremity},
     },
 };
 
@@ -78,14 +78,6 @@ pub(super) struct Hot {
     pub(super) pdus: HashMap<i64, Pdu>,
 }
 
-/// An event that no other one points at yet.
-#[derive(Clone, Debug)]
-pub(super) struct Extremity {
-    pub(super) event_nid: i64,
-    pub(super) event_id: OwnedEventId,
-    pub(super) depth: u64,
-}
-
 /// The lock on a room that has been read.
 pub(super) struct Locked<'a> {
     guard: MutexGuard<'a, Option<Hot>>,
@@ -116,11 +108,9 @@ impl Rooms {
     /// server does not know.
     pub(super) async fn lock<'a>(&self, room_id: &RoomId, room: &'a HotRoom) -> Result<Locked<'a>, DbError> {
         let mut guard = room.room.lock().await;
-        if room.stale.swap(false, Ordering::AcqRel) {
-            *guard = None;
-        }
-        if guard.is_none() {
-            *guard = self.read_hot(room_id).await?;
+        if room.stale.swap(false, Ordering::AcqRel) || guard.is_none() {
+            let before = guard.take();
+            *guard = self.read_hot(room_id, before).await?;
         }
         if let Some(hot) = guard.as_ref() {
             room.position.store(hot.position, Ordering::Release);
@@ -128,18 +118,15 @@ impl Rooms {
         Ok(Locked { guard, room })
     }
 
-    async fn read_hot(&self, room_id: &RoomId) -> Result<Option<Hot>, DbError> {
+    /// Reads a room. What memory held of it before is taken over when its state is still the same, so that who lost a
+    /// race against another shard is back in it quickly.
+    async fn read_hot(&self, room_id: &RoomId, before: Option<Hot>) -> Result<Option<Hot>, DbError> {
         let db = &self.shared.parts.db;
         let Some(row) = rooms::find(db, room_id).await? else { return Ok(None) };
-        let extremities = events::get_by_nids(db, &row.extremities).await?;
-        let extremities = extremities
-            .into_values()
-            .map(|event| Extremity {
-                event_nid: event.event_nid,
-                event_id: event.pdu.event_id().to_owned(),
-                depth: event.pdu.depth(),
-            })
-            .collect();
+        let (state, pdus) = match before {
+            Some(before) if before.state.state_nid == row.state_nid => (before.state, before.pdus),
+            _ => (Arc::new(RoomState::load(db, row.state_nid).await?), HashMap::new()),
+        };
         self.note_nid(row.room_nid, room_id);
         Ok(Some(Hot {
             room_nid: row.room_nid,
@@ -147,9 +134,9 @@ impl Rooms {
             room_version: row.room_version,
             is_resident: row.is_resident,
             position: row.version,
-            extremities,
-            state: Arc::new(RoomState::load(db, row.state_nid).await?),
-            pdus: HashMap::new(),
+            extremities: row.extremities,
+            state,
+            pdus,
         }))
     }
 

@@ -10,7 +10,7 @@ use ruma::{EventId, OwnedEventId, OwnedRoomId, RoomId, events::StateEventType};
 use super::{
     ReceiveError, RoomState, Rooms, StateEntry,
     batch::{Batch, Incoming},
-    hot::{Extremity, Hot},
+    hot::Hot,
 };
 use crate::{
     rules::{
@@ -23,7 +23,7 @@ use crate::{
         DbError, Stmt,
         events::{self, Place, Standing, StoredEvent},
         nid::NidKind,
-        rooms,
+        rooms::{self, Extremity},
     },
     stream::{CommitError, Write},
 };

@@ -136,7 +136,8 @@ async fn what_the_rules_refuse_is_not_stored() {
         assert!(matches!(refused, Err(AppendError::Forbidden(_))), "{refused:?}");
         let refused = shard.rooms.append(&room_id, membership(carol, "join")).await;
         assert!(matches!(refused, Err(AppendError::Forbidden(_))), "{refused:?}");
-        let unknown = shard.rooms.append(&RoomId::new_v1("gatehouse.test".try_into().unwrap()), message(carol, "?")).await;
+        let unknown =
+            shard.rooms.append(&RoomId::new_v1("gatehouse.test".try_into().unwrap()), message(carol, "?")).await;
         assert!(matches!(unknown, Err(AppendError::UnknownRoom)), "{unknown:?}");
         assert_eq!(timeline(&db, &room_id).await.len(), before);
         // The room goes on as before.
@@ -212,9 +213,10 @@ async fn hammer(db: &Db, shards: &[Shard], each: usize) {
     let room_id = room_with_bob(&shards[0]).await;
     let before = timeline(db, &room_id).await.len();
     let alice = user(ALICE);
-    let senders = shards.iter().enumerate().flat_map(|(shard_number, shard)| {
-        (0..4).map(move |sender| (shard, format!("{shard_number}.{sender}")))
-    });
+    let senders = shards
+        .iter()
+        .enumerate()
+        .flat_map(|(shard_number, shard)| (0..4).map(move |sender| (shard, format!("{shard_number}.{sender}"))));
     let sends = senders.map(|(shard, name)| {
         let (room_id, alice) = (&room_id, &alice);
         async move {

@@ -1,9 +1,17 @@
 //! Statements for rooms: the row that every append compares and swaps, the current state and the memberships.
 
-use ruma::{OwnedRoomId, RoomId};
+use ruma::{OwnedEventId, OwnedRoomId, RoomId};
 
 use super::{Db, DbError, Row, Stmt, Value, db::json_list};
 use crate::{params, rules::room_version::RoomVersion};
+
+/// An event that no other one points at yet.
+#[derive(Clone, Debug)]
+pub struct Extremity {
+    pub event_nid: i64,
+    pub event_id: OwnedEventId,
+    pub depth: u64,
+}
 
 /// A room's row.
 #[derive(Clone, Debug)]
@@ -13,36 +21,47 @@ pub struct RoomRow {
     pub room_version: RoomVersion,
     /// The position of the newest event; 0 for a room that is only known by an invite.
     pub version: i64,
-    /// The event numbers of the forward extremities.
-    pub extremities: Vec<i64>,
+    pub extremities: Vec<Extremity>,
     pub state_nid: i64,
     /// Whether this server takes part in the room.
     pub is_resident: bool,
 }
 
-const COLUMNS: &str = "SELECT room_nid, room_id, room_version, version, extremities, state_nid, is_resident FROM rooms WHERE room_id = $1";
+/// A room's row with its forward extremities, one row for each; one row without for a room that has none.
+const FIND: &str = "SELECT r.room_nid, r.room_id, r.room_version, r.version, r.state_nid, r.is_resident, \
+    e.event_nid, e.event_id, e.depth FROM rooms r \
+    LEFT JOIN json_each(CAST(r.extremities AS TEXT)) x ON TRUE \
+    LEFT JOIN events e ON e.event_nid = CAST(x.value AS BIGINT) WHERE r.room_id = $1";
 
-/// The room of this id, if this server knows it.
+/// The room of this id, if this server knows it. One round trip.
 ///
 /// # Errors
 /// Those of the database.
 pub async fn find(db: &Db, room_id: &RoomId) -> Result<Option<RoomRow>, DbError> {
-    db.query_opt(COLUMNS, params![room_id.as_str()]).await?.as_ref().map(read).transpose()
+    let rows = db.query(FIND, params![room_id.as_str()]).await?;
+    rows.first().map(|first| read(first, &rows)).transpose()
 }
 
-fn read(row: &Row) -> Result<RoomRow, DbError> {
+fn read(row: &Row, rows: &[Row]) -> Result<RoomRow, DbError> {
     let corrupt = |what: &str, error: &dyn std::fmt::Display| DbError::Corrupt(format!("rooms.{what}: {error}"));
     let room_id: String = row.get(1)?;
     let version: String = row.get(2)?;
-    let extremities: String = row.get(4)?;
+    let mut extremities = Vec::with_capacity(rows.len());
+    for row in rows {
+        if let Some(event_nid) = row.get::<Option<i64>>(6)? {
+            let event_id: String = row.get(7)?;
+            let event_id = event_id.try_into().map_err(|error| corrupt("extremities", &error))?;
+            extremities.push(Extremity { event_nid, event_id, depth: row.get(8)? });
+        }
+    }
     Ok(RoomRow {
         room_nid: row.get(0)?,
         room_id: room_id.try_into().map_err(|error| corrupt("room_id", &error))?,
         room_version: RoomVersion::parse(&version).map_err(|error| corrupt("room_version", &error))?,
         version: row.get(3)?,
-        extremities: serde_json::from_str(&extremities).map_err(|error| corrupt("extremities", &error))?,
-        state_nid: row.get(5)?,
-        is_resident: row.get(6)?,
+        extremities,
+        state_nid: row.get(4)?,
+        is_resident: row.get(5)?,
     })
 }
 

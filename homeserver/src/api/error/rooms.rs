@@ -22,7 +22,9 @@ impl From<AppendError> for ApiError {
                 format!("The alias {alias} does not lead to the room"),
             ),
             AppendError::Forbidden(error) => Self::forbidden(error.to_string()),
-            AppendError::Format(BuildError::Format(error @ PduError::TooLarge { .. })) => Self::too_large(error.to_string()),
+            AppendError::Format(BuildError::Format(error @ PduError::TooLarge { .. })) => {
+                Self::too_large(error.to_string())
+            }
             AppendError::Format(BuildError::Sign(error)) => Self::too_large(error.to_string()),
             AppendError::Format(BuildError::Format(error)) => Self::bad_json(error.to_string()),
             AppendError::Busy => Self::unavailable(std::time::Duration::from_secs(1)),
@@ -47,9 +49,7 @@ impl From<MembershipError> for ApiError {
             | MembershipError::Banned
             | MembershipError::NoKnocks
             | MembershipError::ConditionsNotMet => Self::forbidden(message),
-            MembershipError::CannotAuthorise => {
-                Self::new(StatusCode::BAD_REQUEST, "M_UNABLE_TO_GRANT_JOIN", message)
-            }
+            MembershipError::CannotAuthorise => Self::new(StatusCode::BAD_REQUEST, "M_UNABLE_TO_GRANT_JOIN", message),
             MembershipError::NotBanned => Self::new(StatusCode::BAD_REQUEST, "M_BAD_STATE", message),
             MembershipError::StillInRoom => Self::new(StatusCode::BAD_REQUEST, "M_UNKNOWN", message),
             MembershipError::Append(error) => error.into(),
@@ -61,7 +61,8 @@ impl From<MembershipError> for ApiError {
 
 /// The answer when a room cannot be made because its alias is taken.
 pub(in crate::api) fn creation(error: MembershipError) -> ApiError {
-    let is_taken = |error: &CommitError| matches!(error, CommitError::Db(error) if matches!(**error, DbError::Constraint(_)));
+    let is_taken =
+        |error: &CommitError| matches!(error, CommitError::Db(error) if matches!(**error, DbError::Constraint(_)));
     match error {
         MembershipError::Append(AppendError::Commit(error)) if is_taken(&error) => {
             ApiError::new(StatusCode::BAD_REQUEST, "M_ROOM_IN_USE", "The alias is taken")

@@ -105,7 +105,9 @@ async fn opening_again_changes_nothing() {
 #[tokio::test]
 async fn a_newer_schema_is_refused() {
     on_both_engines(|TestDb { db, config, .. }| async move {
-        db.execute("INSERT INTO schema_migrations (number, name) VALUES (9999, 'of tomorrow')", params![]).await.unwrap();
+        db.execute("INSERT INTO schema_migrations (number, name) VALUES (9999, 'of tomorrow')", params![])
+            .await
+            .unwrap();
         assert!(matches!(Db::open(&config).await, Err(DbError::Newer { found: 9999, .. })));
     })
     .await;

@@ -34,6 +34,7 @@ impl Answer {
 #[derive(Debug, Clone)]
 pub struct Server {
     http: reqwest::Client,
+    authorities: Vec<Certificate>,
     base_url: String,
 }
 
@@ -58,8 +59,12 @@ impl Server {
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let pem = std::fs::read(ca).expect("the CA's file is readable");
         let authorities = Certificate::from_pem_bundle(&pem).expect("the CA's file holds certificates");
-        let http = reqwest::Client::builder().tls_certs_only(authorities).no_proxy().build();
-        Self { http: http.expect("the client's settings are right"), base_url: base_url.to_owned() }
+        Self { http: new_http(&authorities), authorities, base_url: base_url.to_owned() }
+    }
+
+    /// The same server over connections of one's own, since every user has a client of its own.
+    fn apart(&self) -> Self {
+        Self { http: new_http(&self.authorities), ..self.clone() }
     }
 
     /// Makes a user by Synapse's registration with a shared secret.
@@ -76,7 +81,7 @@ impl Server {
         let mac: String = mac.finalize().into_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
         let body = json!({"nonce": nonce, "username": name, "password": PASSWORD, "mac": mac, "admin": false});
         let user = self.call(Method::POST, None, PATH, Some(&body)).await.expect("the registration");
-        User { server: self.clone(), id: text(&user, "user_id"), access_token: text(&user, "access_token") }
+        User { server: self.apart(), id: text(&user, "user_id"), access_token: text(&user, "access_token") }
     }
 
     /// Logs a user in by password; the error is what the server answers.
@@ -94,7 +99,7 @@ impl Server {
             return Err(answer);
         }
         let user = answer.body;
-        Ok(User { server: self.clone(), id: text(&user, "user_id"), access_token: text(&user, "access_token") })
+        Ok(User { server: self.apart(), id: text(&user, "user_id"), access_token: text(&user, "access_token") })
     }
 
     async fn call(&self, method: Method, token: Option<&str>, path: &str, body: Option<&Value>) -> Answer {
@@ -342,6 +347,11 @@ impl Follower {
             }
         }
     }
+}
+
+fn new_http(authorities: &[Certificate]) -> reqwest::Client {
+    let builder = reqwest::Client::builder().tls_certs_only(authorities.iter().cloned()).no_proxy();
+    builder.build().expect("the client's settings are right")
 }
 
 /// Escapes what has a meaning of its own in paths and queries.

@@ -138,7 +138,8 @@ impl Deployment {
         let mut command = Command::new(program("gatehouse"));
         command.arg("run").arg("--json").arg("--config").arg(self.folder.path().join("edge.toml"));
         let mut edge = Kept::start(command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log));
-        let output = edge.child().stdout.take().expect("standard output was piped");
+        // The pipe stays open, so that nobody who writes to it later is in for a surprise.
+        let output = edge.child().stdout.as_mut().expect("standard output was piped");
         let mut line = String::new();
         BufReader::new(output).read_line(&mut line).expect("the edge writes UTF-8");
         assert!(line.contains("listening"), "the edge does not start:\n{}", self.log());

@@ -288,7 +288,7 @@ impl Proxy {
         let request = session.req_header_mut();
         strip(request);
         let host = host_of(request);
-        if let Err(misshapen) = request_shape::check(request.raw_path(), host.as_deref()) {
+        if let Err(misshapen) = request_shape::check(request.raw_path(), host.as_deref(), &request.headers) {
             return Ok(Some(refusal::misshapen(misshapen)));
         }
         if request.method == Method::OPTIONS {

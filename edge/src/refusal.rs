@@ -15,6 +15,11 @@ pub(crate) fn misshapen(misshapen: Misshapen) -> Reply {
         Misshapen::TargetTooLong => {
             Reply::error(StatusCode::URI_TOO_LONG, "M_TOO_LARGE", "The request's path and query are too long")
         }
+        Misshapen::HeaderTooLarge => Reply::error(
+            StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            "M_TOO_LARGE",
+            "The header of the request is too large",
+        ),
         Misshapen::TargetNotText => {
             Reply::error(StatusCode::BAD_REQUEST, "M_UNRECOGNIZED", "The request's path or query is no URI")
         }

@@ -9,6 +9,7 @@ use std::time::Duration;
 use gatehouse_shared::clock::Clock;
 use gatehouse_shared::config::Secret;
 use gatehouse_shared::contract::ClusterSecret;
+use gatehouse_shared::limits::MAX_REQUEST_HEADER_BYTES;
 use gatehouse_shared::metrics as exposition;
 use pingora_core::apps::{HttpServerOptions, ServerApp};
 use pingora_core::listeners::tls::Acceptor;
@@ -296,9 +297,11 @@ fn application<P: ProxyHttp>(inner: P) -> HttpProxy<P> {
     application
 }
 
-/// Pingora's bounds on headers and streams, with windows that do not throttle uploads.
+/// Pingora's bound on streams, our own on headers, and windows that do not throttle uploads.
 fn h2_options() -> H2Options {
     let mut options = default_h2_options();
+    // HTTP/2 counts 32 bytes for each field beside its name and value (RFC 9113, section 10.5.1).
+    options.max_header_list_size(2 * MAX_REQUEST_HEADER_BYTES as u32);
     options.initial_window_size(256 * 1024);
     options.initial_connection_window_size(1024 * 1024);
     options

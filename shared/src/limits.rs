@@ -18,5 +18,8 @@ pub const MAX_FEDERATION_JSON_BYTES: u64 = 10 * 1024 * 1024;
 /// Largest event in canonical JSON: 65,536 bytes (client-server API, "Size limits").
 pub const MAX_EVENT_BYTES: usize = 65_536;
 
+/// Largest header of a request, names and values together: 32 KiB. The longest that is needed is a cookie or a token.
+pub const MAX_REQUEST_HEADER_BYTES: usize = 32 * 1024;
+
 /// Longest request target (path and query) that is taken: 16 KiB. Filters and identifiers in queries stay far below.
 pub const MAX_REQUEST_TARGET_BYTES: usize = 16 * 1024;

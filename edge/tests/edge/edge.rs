@@ -73,21 +73,27 @@ impl Edge {
         let sockets: Vec<String> =
             (0..options.shards).map(|shard| format!("unix:{}", socket(folder.path(), shard).display())).collect();
         let Options { upstream, limits, sections, .. } = options;
-        // Warnings are what these tests provoke.
-        let quiet = if sections.contains("log_filter") { "" } else { "log_filter = \"error\"" };
         let config = format!(
             "[server]\nname = \"localhost\"\nbase_url = \"https://matrix.localhost:8443\"\n\
              federation_address = \"matrix.localhost:443\"\n\
              [listen]\nhttps = [\"127.0.0.1:0\"]\nfederation = [\"127.0.0.1:0\"]\nhttp = [\"127.0.0.1:0\"]\n\
              [tls.development_ca]\nfolder = \"{folder}/ca\"\n\
              [upstream]\ncluster_secret = \"{SECRET}\"\nhealth_interval_ms = 200\nshards = {sockets:?}\n{upstream}\n\
-             [limits]\n{limits}\n[telemetry]\nmetrics_address = \"127.0.0.1:0\"\n{quiet}\n{sections}\n",
+             [limits]\n{limits}\n[telemetry]\nmetrics_address = \"127.0.0.1:0\"\n{sections}\n",
             folder = folder.path().display(),
         );
         let file = folder.path().join("edge.toml");
         std::fs::write(&file, config).unwrap();
-        let mut process =
-            program().arg("run").arg("--json").arg("--config").arg(&file).stdout(Stdio::piped()).spawn().unwrap();
+        let log = std::fs::File::create(folder.path().join("log")).unwrap();
+        let mut process = program()
+            .arg("run")
+            .arg("--json")
+            .arg("--config")
+            .arg(&file)
+            .stdout(Stdio::piped())
+            .stderr(log)
+            .spawn()
+            .unwrap();
         let mut lines = BufReader::new(process.stdout.take().unwrap()).lines();
         let line = patiently("the edge's start", lines.next_line()).await.unwrap().expect("the edge ended at once");
         let listening = serde_json::from_str::<serde_json::Value>(&line).unwrap()["listening"].clone();
@@ -149,12 +155,25 @@ impl Edge {
         .await;
     }
 
+    /// What the edge has written to standard error.
+    pub(crate) fn log(&self) -> String {
+        std::fs::read_to_string(self.folder.path().join("log")).unwrap()
+    }
+
     pub(crate) fn signal(&self, signal: &str) {
         signal_process(self.process.id().unwrap(), signal);
     }
 
     pub(crate) async fn ended(&mut self) -> ExitStatus {
         patiently("the edge's end", self.process.wait()).await.unwrap()
+    }
+}
+
+impl Drop for Edge {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("the edge wrote:\n{}", self.log());
+        }
     }
 }
 

@@ -9,6 +9,7 @@ mod edge;
 mod headers;
 mod layers;
 mod lifetime;
+mod nonsense;
 mod paths;
 mod retries;
 mod supervision;

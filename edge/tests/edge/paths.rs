@@ -68,6 +68,9 @@ async fn what_two_readers_could_read_differently_is_refused() {
         let answer = raw(&edge, request).await;
         assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{request:?} was answered {answer:?}");
     }
+    let large =
+        format!("GET /_matrix/x HTTP/1.1\r\nhost: a\r\ncookie: {}\r\nconnection: close\r\n\r\n", "a".repeat(40_000));
+    assert!(raw(&edge, &large).await.starts_with("HTTP/1.1 431 "));
     let long = format!("GET /_matrix/{} HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n", "a".repeat(20_000));
     assert!(raw(&edge, &long).await.starts_with("HTTP/1.1 414 "));
     assert_eq!(edge.shards[0].served(), 0);

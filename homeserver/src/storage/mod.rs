@@ -15,6 +15,7 @@ pub mod event_cache;
 pub mod events;
 pub mod key_backup;
 pub mod leases;
+pub mod media;
 pub mod memberships;
 pub mod nid;
 pub mod one_time_keys;

@@ -95,6 +95,12 @@ pub fn check_against_state(
     pdu: &Pdu,
     fetch_state: impl Fn(&StateEventType, &str) -> Option<Pdu>,
 ) -> Result<(), AuthError> {
+    // The rules themselves allow any create event of the server that the room id names, even in a room that exists.
+    if *pdu.kind() == TimelineEventType::RoomCreate
+        && fetch_state(&StateEventType::RoomCreate, "").is_some_and(|create| create != *pdu)
+    {
+        return Err(AuthError { reason: "the room has a create event already".to_owned() });
+    }
     Ok(state_res::check_state_dependent_auth_rules(&pdu.room_version().rules().authorization, pdu, fetch_state)?)
 }
 

@@ -31,10 +31,20 @@ pub enum CanonicalError {
 ///
 /// See [`CanonicalError`]; each variant names its errcode.
 pub fn parse_object(json: &[u8]) -> Result<CanonicalJsonObject, CanonicalError> {
+    parse_object_without(json, None)
+}
+
+/// As [`parse_object`], leaving out one field, which then need not be canonical.
+///
+/// # Errors
+///
+/// See [`CanonicalError`].
+pub(super) fn parse_object_without(json: &[u8], field: Option<&str>) -> Result<CanonicalJsonObject, CanonicalError> {
     let value: serde_json::Value = serde_json::from_slice(json).map_err(CanonicalError::NotJson)?;
-    let serde_json::Value::Object(map) = value else {
-        return Err(CanonicalError::NotAnObject);
-    };
+    let serde_json::Value::Object(mut map) = value else { return Err(CanonicalError::NotAnObject) };
+    if let Some(field) = field {
+        map.remove(field);
+    }
     ruma::canonical_json::try_from_json_map(map).map_err(CanonicalError::NotCanonical)
 }
 

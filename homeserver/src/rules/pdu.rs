@@ -9,7 +9,7 @@ use ruma::{
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::room_version::RoomVersion;
+use super::{canonical::parse_object_without, room_version::RoomVersion};
 
 mod build;
 mod client;
@@ -71,13 +71,13 @@ impl Pdu {
         parse::received(room_version, event)
     }
 
-    /// As [`Pdu::from_json`], from text.
+    /// As [`Pdu::from_json`], from text. `unsigned` may hold any JSON, since nobody signed it.
     ///
     /// # Errors
     ///
     /// Also when the text is no canonical JSON object.
     pub fn from_json_text(room_version: RoomVersion, event: &str) -> Result<Self, PduError> {
-        let object = super::canonical::parse_object(event.as_bytes()).map_err(PduError::Json)?;
+        let object = parse_object_without(event.as_bytes(), Some("unsigned")).map_err(PduError::Json)?;
         Self::from_json(room_version, object)
     }
 

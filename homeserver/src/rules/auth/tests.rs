@@ -93,6 +93,24 @@ fn a_create_event_stands_alone() {
 }
 
 #[test]
+fn a_room_begins_once() {
+    for version in RoomVersion::ALL.into_iter().filter(|version| *version < RoomVersion::V12) {
+        let room = moderated(version);
+        let create = room.at(&StateEventType::RoomCreate, "").expect("a room has a create event");
+        let second = changed(&create, |event| {
+            event.insert("sender".to_owned(), ALICE.into());
+            if version.event_id_is_in_event() {
+                event.insert("event_id".to_owned(), "$second:one.example".into());
+            }
+        });
+        assert_eq!(check_independent(&second, |_| None), Ok(()));
+        assert!(check_against_state(&second, |kind, key| room.at(kind, key)).is_err(), "{version}");
+        assert_eq!(check_against_state(&create, |kind, key| room.at(kind, key)), Ok(()));
+        assert_eq!(check_against_state(&second, |_, _| None), Ok(()));
+    }
+}
+
+#[test]
 fn only_the_creator_joins_an_empty_room() {
     for version in RoomVersion::ALL {
         let room = Room::bare(version, json!({}));

@@ -177,6 +177,10 @@ fn unsigned_is_never_part_of_an_event() {
     let without = received(RoomVersion::V11, plain()).expect("valid");
     assert_eq!(with.json(), without.json());
     assert_eq!(with.event_id(), without.event_id());
+    let odd = changed("unsigned", json!({ "age": 1.5 })).to_string();
+    assert_eq!(Pdu::from_json_text(RoomVersion::V11, &odd).expect("valid").json(), without.json());
+    let odd = changed("content", json!({ "a": 1.5 })).to_string();
+    assert!(matches!(Pdu::from_json_text(RoomVersion::V11, &odd), Err(PduError::Json(_))));
 }
 
 #[test]

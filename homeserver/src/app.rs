@@ -20,7 +20,7 @@ use crate::{
     api::{self, ApiState, Draining, Gate, HttpMetrics},
     config::{Config, RegistrationMode, SECRET_VARIABLE},
     rooms::{Rooms, RoomsParts},
-    storage::{Db, DbConfig, DbError, UserNames, db::DbLock, nid::Nids},
+    storage::{Db, DbConfig, DbError, UserNames, db::DbLock, event_cache::EventCache, nid::Nids},
     stream::Stream,
 };
 
@@ -83,6 +83,7 @@ impl App {
 
         let rooms = Rooms::new(RoomsParts {
             db: db.clone(),
+            event_cache: EventCache::default(),
             nids,
             names: names.clone(),
             lane: lane.clone(),

@@ -20,6 +20,10 @@ pub use trace_parent::TraceParent;
 /// The environment variable that overrides the configured filter.
 pub const FILTER_VARIABLE: &str = "GATEHOUSE_LOG";
 
+/// What libraries report and we count or tell ourselves: Pingora every refused handshake and every client that hangs up,
+/// ruma each event that it authorises, twice and under a span. A filter that names these targets overrides this.
+const CHATTY_LIBRARIES: &str = "pingora_core=off,pingora_proxy=off,ruma_state_res=error";
+
 /// The `[telemetry]` section of both programs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -38,14 +42,7 @@ pub struct TelemetryConfig {
 
 impl Default for TelemetryConfig {
     fn default() -> Self {
-        Self {
-            log_format: LogFormat::Text,
-            // Pingora reports every refused handshake and every client that hangs up; those are counted, not logged.
-            // ruma comments each event that it authorises, twice at `info`, and opens a span for it.
-            log_filter: "info,pingora_core=error,pingora_proxy=error,ruma_state_res=error".to_owned(),
-            otlp_endpoint: None,
-            metrics_address: None,
-        }
+        Self { log_format: LogFormat::Text, log_filter: "info".to_owned(), otlp_endpoint: None, metrics_address: None }
     }
 }
 
@@ -117,7 +114,8 @@ impl Drop for Guard {
 /// When the filter or the endpoint cannot be used, or tracing was set up before.
 pub fn init(config: &TelemetryConfig, service: &'static str) -> Result<Guard, TelemetryError> {
     let filter = std::env::var(FILTER_VARIABLE).unwrap_or_else(|_| config.log_filter.clone());
-    let filter = EnvFilter::try_new(&filter).map_err(|source| TelemetryError::Filter { filter, source })?;
+    let filter = EnvFilter::try_new(format!("{CHATTY_LIBRARIES},{filter}"))
+        .map_err(|source| TelemetryError::Filter { filter, source })?;
     let provider = config.otlp_endpoint.as_deref().map(|endpoint| exporter(endpoint, service)).transpose()?;
     let spans = provider.as_ref().map(|provider| tracing_opentelemetry::layer().with_tracer(provider.tracer(service)));
     let lines: Box<dyn Layer<_> + Send + Sync> = match config.log_format {

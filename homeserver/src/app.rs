@@ -19,6 +19,7 @@ use crate::{
     accounts::{Accounts, Parts as AccountsParts, Passwords, RegistrationPolicy},
     api::{self, ApiState, Draining, Gate, HttpMetrics},
     config::{Config, RegistrationMode, SECRET_VARIABLE},
+    media::{Media, MediaOptions, Unauthenticated},
     rooms::{Rooms, RoomsParts},
     storage::{Db, DbConfig, DbError, UserNames, db::DbLock, event_cache::EventCache, nid::Nids},
     stream::Stream,
@@ -50,6 +51,8 @@ pub enum StartError {
     NoSecret,
     #[error("the cluster secret must have at least {} bytes", ClusterSecret::MIN_BYTES)]
     ShortSecret,
+    #[error("the media folder {} cannot be used", path.display())]
+    MediaFolder { path: PathBuf, source: io::Error },
     #[error("the database cannot be used")]
     Db(#[from] DbError),
     #[error("the signing key {} cannot be used", path.display())]
@@ -92,6 +95,11 @@ impl App {
             signing_key: Arc::new(signing_key(&config.signing_key())?),
             clock: clock.clone(),
         });
+        let options = media_options(config);
+        let folder = options.folder.clone();
+        let media = Media::open(db.clone(), clock.clone(), config.server_name.clone(), options, None)
+            .await
+            .map_err(|source| StartError::MediaFolder { path: folder, source })?;
         let accounts = Accounts::start(
             AccountsParts {
                 server_name: config.server_name.clone(),
@@ -109,7 +117,7 @@ impl App {
 
         let mut registry = Registry::default();
         let gate = Gate::new(secret, draining.clone(), HttpMetrics::register(&mut registry));
-        let router = api::router(ApiState { accounts, draining: draining.clone(), rooms }, gate);
+        let router = api::router(ApiState { accounts, draining: draining.clone(), media, rooms }, gate);
         Ok(Self { router, registry: Arc::new(registry), draining, tasks, stop, _lock: lock })
     }
 
@@ -164,6 +172,19 @@ fn policy(config: &Config) -> RegistrationPolicy {
         RegistrationMode::Token => {
             RegistrationPolicy::Token { tokens: config.registration.tokens.clone(), shared_secret }
         }
+    }
+}
+
+fn media_options(config: &Config) -> MediaOptions {
+    MediaOptions {
+        folder: config.media_folder(),
+        max_upload_bytes: config.media.max_upload_bytes,
+        max_image_pixels: config.media.max_image_pixels,
+        unauthenticated: if config.media.serve_unauthenticated {
+            Unauthenticated::Served
+        } else {
+            Unauthenticated::Refused
+        },
     }
 }
 

@@ -34,6 +34,31 @@ where
     }
 }
 
+/// A request whose body is not collected but handed on as it comes: ruma's type without its content, and the body.
+pub struct RumaHead<T> {
+    pub head: T,
+    pub body: Body,
+    /// What `Content-Length` says, in bytes.
+    pub length: Option<u64>,
+}
+
+impl<S, T> FromRequest<S> for RumaHead<T>
+where
+    S: Send + Sync,
+    T: IncomingRequest,
+{
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
+        let (parts, body) = request.into_parts();
+        let length =
+            parts.headers.get(http::header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+        let (request, path_args) = collect(Request::from_parts(parts, Body::empty()), state, 0).await?;
+        let Ruma(head) = parse(&request, &path_args)?;
+        Ok(Self { head, body, length })
+    }
+}
+
 /// Reads the whole body, at most `limit` bytes of it, and the decoded path arguments in order.
 ///
 /// # Errors

@@ -13,6 +13,7 @@ pub mod federation;
 mod gate;
 pub mod interactive;
 pub mod json;
+mod media_response;
 mod metrics;
 
 use axum::Router;
@@ -45,6 +46,7 @@ api_state! {
     pub struct ApiState {
         pub accounts: crate::accounts::Accounts,
         pub draining: Draining,
+        pub media: crate::media::Media,
         pub rooms: crate::rooms::Rooms,
     }
 }

@@ -7,6 +7,7 @@ use ruma::http_headers::{ContentDisposition, ContentDispositionType};
 use super::{
     Media, Mxc,
     blobs::{BlobBody, BlobName},
+    fetch::FetchError,
     file_name::{essence, kept_file_name},
 };
 use crate::storage::{
@@ -36,6 +37,8 @@ pub enum DownloadError {
     NotFound,
     #[error("the media is announced and not uploaded yet")]
     NotYetUploaded,
+    #[error("another server's media did not come")]
+    Fetch(#[source] FetchError),
     #[error("the content cannot be read")]
     Storage(#[source] io::Error),
     #[error(transparent)]
@@ -124,14 +127,7 @@ impl Media {
         }
     }
 
-    async fn find_remote(&self, mxc: &Mxc, _remote: RemoteMedia) -> Result<Content, DownloadError> {
-        match self.find_row(mxc).await? {
-            Some(MediaRow::Stored(media)) => Ok(Content::read(media)?),
-            Some(MediaRow::Reserved { .. }) | None => Err(DownloadError::NotFound),
-        }
-    }
-
-    async fn find_row(&self, mxc: &Mxc) -> Result<Option<MediaRow>, DbError> {
+    pub(super) async fn find_row(&self, mxc: &Mxc) -> Result<Option<MediaRow>, DbError> {
         let (server_name, media_id) = mxc.key();
         table::find(&self.shared.db, server_name, media_id).await
     }

@@ -2,8 +2,10 @@
 
 mod blobs;
 mod download;
+mod fetch;
 mod file_name;
 mod folder;
+mod multipart;
 mod mxc;
 mod resize;
 mod thumbnail;
@@ -15,7 +17,7 @@ mod tests;
 
 use std::{io, path::PathBuf, sync::Arc};
 
-use gatehouse_shared::{clock::Clock, limits::DEFAULT_MAX_UPLOAD_BYTES};
+use gatehouse_shared::clock::Clock;
 use ruma::OwnedServerName;
 use tokio::sync::{Notify, Semaphore};
 
@@ -23,14 +25,14 @@ use self::{blobs::Blobs, folder::FolderBlobs, turns::Turns};
 pub use self::{
     blobs::{BlobBody, BlobName},
     download::{Content, DownloadError, RemoteMedia},
+    fetch::FetchError,
+    multipart::{Envelope, MultipartError},
     mxc::{MediaId, Mxc},
     thumbnail::{Method, ThumbnailError, Wanted},
     upload::{Described, ReserveError, Reserved, UploadError, UploadToError},
 };
-use crate::storage::Db;
+use crate::{remote::FederationClient, storage::Db};
 
-/// Pictures of 32 million pixels are more than cameras of phones make by default.
-const DEFAULT_MAX_IMAGE_PIXELS: u64 = 32_000_000;
 /// Pictures that are scaled at a time at most: each may take half a gigabyte while it is.
 const MAX_RESIZERS: usize = 2;
 
@@ -45,18 +47,6 @@ pub struct MediaOptions {
     pub max_image_pixels: u64,
     /// Who may use the old endpoints that ask for no access token.
     pub unauthenticated: Unauthenticated,
-}
-
-impl MediaOptions {
-    /// The defaults, with the bytes in `folder`.
-    pub fn in_folder(folder: impl Into<PathBuf>) -> Self {
-        Self {
-            folder: folder.into(),
-            max_upload_bytes: DEFAULT_MAX_UPLOAD_BYTES,
-            max_image_pixels: DEFAULT_MAX_IMAGE_PIXELS,
-            unauthenticated: Unauthenticated::Refused,
-        }
-    }
 }
 
 /// Whether `/_matrix/media/v3/download` and `/thumbnail` answer.
@@ -84,10 +74,13 @@ struct Shared {
     uploaded: Notify,
     resizers: Arc<Semaphore>,
     thumbnail_turns: Turns<thumbnail::Key>,
+    /// `None` where no other server is called.
+    remote: Option<FederationClient>,
+    fetch_turns: Turns<Mxc>,
 }
 
 impl Media {
-    /// Opens the media folder.
+    /// Opens the media folder. Without `remote` there are only the media that are here already.
     ///
     /// # Errors
     /// Those of the file system; the folder must be writable.
@@ -96,6 +89,7 @@ impl Media {
         clock: Arc<dyn Clock>,
         server_name: OwnedServerName,
         options: MediaOptions,
+        remote: Option<FederationClient>,
     ) -> io::Result<Self> {
         let blobs = Box::new(FolderBlobs::open(&options.folder, clock.as_ref()).await?);
         let resizers = std::thread::available_parallelism().map_or(1, |cores| cores.get().min(MAX_RESIZERS));
@@ -108,6 +102,8 @@ impl Media {
             uploaded: Notify::new(),
             resizers: Arc::new(Semaphore::new(resizers)),
             thumbnail_turns: Turns::default(),
+            remote,
+            fetch_turns: Turns::default(),
         };
         Ok(Self { shared: Arc::new(shared) })
     }

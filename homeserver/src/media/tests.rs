@@ -25,11 +25,14 @@ impl Place {
         let config = DbConfig::Sqlite { path: folder.path().join("media.db"), readers: 2 };
         let db = Db::open(&config).await.unwrap();
         let clock = Arc::new(TurnedClock::at_ms(1_000_000));
-        let mut options = MediaOptions::in_folder(folder.path().join("media"));
-        options.max_upload_bytes = 100_000;
-        options.max_image_pixels = 1_000_000;
+        let options = MediaOptions {
+            folder: folder.path().join("media"),
+            max_upload_bytes: 100_000,
+            max_image_pixels: 1_000_000,
+            unauthenticated: Unauthenticated::Refused,
+        };
         let name = server_name!("example.org").to_owned();
-        let media = Media::open(db, Arc::new(clock.clone()), name, options).await.unwrap();
+        let media = Media::open(db, Arc::new(clock.clone()), name, options, None).await.unwrap();
         Self { media, clock, folder }
     }
 
@@ -188,7 +191,7 @@ async fn what_is_no_picture_or_too_large_a_one_has_no_thumbnail() {
     let large = place.media.upload(ALICE, Described::default(), body(&large)).await.unwrap();
     let thumbnail = |mxc, wanted| place.media.thumbnail(mxc, wanted, NO_WAIT, RemoteMedia::Refuse);
     assert!(matches!(thumbnail(&text, wanted).await, Err(ThumbnailError::NotAPicture)));
-    assert!(matches!(thumbnail(&large, wanted).await, Err(ThumbnailError::TooLarge)));
+    assert!(matches!(thumbnail(&large, wanted).await, Err(ThumbnailError::TooLarge { is_remote: false })));
     let nothing = Wanted { width: 0, ..wanted };
     assert!(matches!(thumbnail(&text, nothing).await, Err(ThumbnailError::NoSize)));
 }

@@ -34,7 +34,7 @@ pub enum ThumbnailError {
     #[error("the content is no picture of a kind that is known, or is damaged")]
     NotAPicture,
     #[error("the picture is too large to be scaled")]
-    TooLarge,
+    TooLarge { is_remote: bool },
     #[error("a thumbnail of no width or height was asked for")]
     NoSize,
     #[error("the picture cannot be read or written")]
@@ -80,7 +80,7 @@ impl Media {
         let _turn = self.shared.thumbnail_turns.take(key).await;
         match self.find_made(key).await? {
             Some(made) => Ok(made),
-            None => self.make(&source, key).await,
+            None => self.make(&source, key, !self.is_local(mxc)).await,
         }
     }
 
@@ -89,9 +89,9 @@ impl Media {
         Ok(found.map(content).transpose()?)
     }
 
-    async fn make(&self, source: &Content, key: Key) -> Result<Content, ThumbnailError> {
+    async fn make(&self, source: &Content, key: Key, is_remote: bool) -> Result<Content, ThumbnailError> {
         // Held by the work itself: who hangs up does not make room before the memory is free again.
-        let permit = self.shared.resizers.clone().acquire_owned().await.map_err(|_| ThumbnailError::TooLarge)?;
+        let permit = self.shared.resizers.clone().acquire_owned().await.map_err(closed)?;
         let mut picture = Vec::with_capacity(usize::try_from(source.size).unwrap_or(0));
         let mut body = self.body(source, 0..source.size).await?;
         while let Some(chunk) = body.try_next().await.map_err(ThumbnailError::Storage)? {
@@ -104,7 +104,7 @@ impl Media {
         });
         let Resized { bytes, content_type } = match resized.await {
             Ok(Ok(resized)) => resized,
-            Ok(Err(ResizeError::TooManyPixels { .. })) => return Err(ThumbnailError::TooLarge),
+            Ok(Err(ResizeError::TooManyPixels { .. })) => return Err(ThumbnailError::TooLarge { is_remote }),
             Ok(Err(error @ (ResizeError::NotAPicture | ResizeError::Damaged(_)))) => {
                 tracing::debug!(%error, blob = source.blob.hex(), "no thumbnail could be made");
                 return Err(ThumbnailError::NotAPicture);
@@ -125,6 +125,11 @@ impl Media {
         table::upsert_thumbnail(&self.shared.db, key.source.as_bytes(), key.size, name(key.method), &made).await?;
         Ok(content(made)?)
     }
+}
+
+/// The semaphore is never closed.
+fn closed(error: tokio::sync::AcquireError) -> ThumbnailError {
+    ThumbnailError::Storage(io::Error::other(error))
 }
 
 /// The smallest size that is made and covers what is wanted; the largest when none does.

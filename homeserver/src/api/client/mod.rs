@@ -6,11 +6,13 @@ mod capabilities;
 mod devices;
 mod filters;
 mod login;
+mod media;
 mod openid;
 mod profile;
 mod push_rules;
 mod registration;
 mod tags;
+mod unauthenticated_media;
 mod versions;
 
 use axum::Router;
@@ -26,10 +28,12 @@ pub(super) fn routes() -> Router<ApiState> {
         .merge(devices::routes())
         .merge(filters::routes())
         .merge(login::routes())
+        .merge(media::routes())
         .merge(openid::routes())
         .merge(profile::routes())
         .merge(push_rules::routes())
         .merge(registration::routes())
         .merge(tags::routes())
+        .merge(unauthenticated_media::routes())
         .merge(versions::routes())
 }

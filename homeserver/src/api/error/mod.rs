@@ -1,6 +1,7 @@
 //! The one place that maps errors to the specification's errcodes and status codes. One file per domain room beside.
 
 mod accounts;
+mod media;
 mod rooms;
 mod storage;
 

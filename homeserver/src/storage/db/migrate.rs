@@ -17,7 +17,15 @@ macro_rules! migrations {
 }
 
 /// Numbered from 1 by their place here.
-const MIGRATIONS: &[Migration] = migrations!["0001_streams_and_rooms", "0002_accounts", "0003_e2ee", "0005_media", "0006_federation", "0007_reading"];
+#[rustfmt::skip] // One line per file, so that additions do not collide.
+const MIGRATIONS: &[Migration] = migrations![
+    "0001_streams_and_rooms",
+    "0002_accounts",
+    "0003_e2ee",
+    "0005_media",
+    "0006_federation",
+    "0007_reading",
+];
 
 pub(super) async fn run(db: &Db) -> Result<(), DbError> {
     match db

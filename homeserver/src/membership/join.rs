@@ -5,6 +5,7 @@ use serde::Deserialize;
 
 use super::{Membership, MembershipError, servers_of, with_reason};
 use crate::{
+    params,
     rooms::Current,
     rules::{membership::Membership as State, power::RoomPower},
 };
@@ -40,7 +41,9 @@ impl Membership {
         let current = self.shared.rooms.find(room_id).await?;
         let content = with_reason(self.profile(user_id).await?.membership("join"), reason);
         match current {
-            Some(current) if self.is_kept_here(&current) => self.join_here(user_id, room_id, &current, content).await,
+            Some(current) if self.is_kept_here(&current).await? => {
+                self.join_here(user_id, room_id, &current, content).await
+            }
             _ => self.join_afar(user_id, room_id, servers).await,
         }
     }
@@ -56,9 +59,12 @@ impl Membership {
         servers: &[OwnedServerName],
         reason: Option<&str>,
     ) -> Result<(), MembershipError> {
-        let Some(current) = self.shared.rooms.find(room_id).await?.filter(|current| self.is_kept_here(current)) else {
+        let Some(current) = self.shared.rooms.find(room_id).await? else {
             return self.join_afar(user_id, room_id, servers).await;
         };
+        if !self.is_kept_here(&current).await? {
+            return self.join_afar(user_id, room_id, servers).await;
+        }
         let takes_knocks = current.room_version.rules().authorization.knocking;
         let rules = self.join_rules(room_id).await?;
         if !takes_knocks || !matches!(rules.join_rule.as_str(), "knock" | "knock_restricted") {
@@ -69,18 +75,15 @@ impl Membership {
         Ok(())
     }
 
-    /// Whether this server has users in the room, so that what it knows of it is up to date.
-    fn is_kept_here(&self, current: &Current) -> bool {
+    /// Whether what this server knows of the room is up to date: its own users are in it, or nobody else's are.
+    async fn is_kept_here(&self, current: &Current) -> Result<bool, MembershipError> {
         if !current.is_resident {
-            return false;
+            return Ok(false);
         }
-        let mut members = current.state.of_type("m.room.member").peekable();
-        let create = current.state.get("m.room.create", "");
-        create.is_some() && members.any(|(user_id, _)| self.is_local_name(user_id))
-    }
-
-    fn is_local_name(&self, user_id: &str) -> bool {
-        <&UserId>::try_from(user_id).is_ok_and(|user_id| self.shared.rooms.is_local(user_id))
+        let sql = "SELECT is_local FROM memberships WHERE room_nid = $1 AND membership = 'join' \
+                   ORDER BY is_local DESC LIMIT 1";
+        let row = self.shared.db.query_opt(sql, params![current.room_nid]).await?;
+        Ok(row.map(|row| row.get(0)).transpose()?.unwrap_or(true))
     }
 
     async fn join_here(

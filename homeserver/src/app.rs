@@ -20,6 +20,7 @@ use crate::{
     api::{self, ApiState, Draining, Gate, HttpMetrics},
     config::{Config, RegistrationMode, SECRET_VARIABLE},
     media::{Media, MediaOptions, Unauthenticated},
+    membership::Membership,
     rooms::{Rooms, RoomsParts},
     storage::{Db, DbConfig, DbError, UserNames, db::DbLock, event_cache::EventCache, nid::Nids},
     stream::Stream,
@@ -100,6 +101,8 @@ impl App {
         let media = Media::open(db.clone(), clock.clone(), config.server_name.clone(), options, None)
             .await
             .map_err(|source| StartError::MediaFolder { path: folder, source })?;
+        tasks.spawn(rooms.clone().follow(stop.clone()));
+        let membership = Membership::new(db.clone(), names.clone(), rooms.clone());
         let accounts = Accounts::start(
             AccountsParts {
                 server_name: config.server_name.clone(),
@@ -107,6 +110,7 @@ impl App {
                 names,
                 stream,
                 lane,
+                membership: membership.clone(),
                 clock,
                 policy: policy(config),
                 passwords: passwords(),
@@ -118,6 +122,7 @@ impl App {
         let mut registry = Registry::default();
         let gate = Gate::new(secret, draining.clone(), HttpMetrics::register(&mut registry));
         let router = api::router(ApiState { accounts, draining: draining.clone(), media, rooms }, gate);
+        let router = api::router(ApiState { accounts, draining: draining.clone(), membership, rooms }, gate);
         Ok(Self { router, registry: Arc::new(registry), draining, tasks, stop, _lock: lock })
     }
 

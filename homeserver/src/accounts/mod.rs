@@ -41,6 +41,7 @@ pub use self::{
 };
 pub use crate::storage::devices::DeviceRow;
 use crate::{
+    membership::Membership,
     storage::{Db, UserNames},
     stream::{Lane, Stream},
 };
@@ -56,6 +57,7 @@ struct Inner {
     db: Db,
     names: UserNames,
     lane: Lane,
+    membership: Membership,
     clock: Arc<dyn Clock>,
     policy: RegistrationPolicy,
     passwords: Passwords,
@@ -69,6 +71,7 @@ pub struct Parts {
     pub names: UserNames,
     pub stream: Stream,
     pub lane: Lane,
+    pub membership: Membership,
     pub clock: Arc<dyn Clock>,
     pub policy: RegistrationPolicy,
     pub passwords: Passwords,
@@ -77,9 +80,9 @@ pub struct Parts {
 impl Accounts {
     /// Starts the room; its tasks in `tasks` end at `stop`, after writing what is still to be written.
     pub fn start(parts: Parts, tasks: &TaskTracker, stop: &CancellationToken) -> Self {
-        let Parts { server_name, db, names, stream, lane, clock, policy, passwords } = parts;
+        let Parts { server_name, db, names, stream, lane, membership, clock, policy, passwords } = parts;
         let sessions = sessions::Sessions::new(db.clone(), lane.clone(), clock.clone());
-        let inner = Inner { server_name, db, names, lane, clock, policy, passwords, sessions };
+        let inner = Inner { server_name, db, names, lane, membership, clock, policy, passwords, sessions };
         let accounts = Self { inner: Arc::new(inner) };
         tasks.spawn(accounts.inner.sessions.clone().follow(stream, stop.clone()));
         tasks.spawn(accounts.clone().keep_up(stop.clone()));

@@ -81,16 +81,17 @@ impl Accounts {
         }
         tx.run_and_commit(vec![profiles::upsert(user_nid, &row)]).await?;
         if matches!(key, "displayname" | "avatar_url") {
-            self.propagate_profile(requester, &row).await;
+            self.propagate_profile(requester).await;
         }
         Ok(())
     }
 
     /// Tells the user's rooms of a new display name or avatar: an `m.room.member` event in each room that the user is
     /// joined to. The one place for it.
-    #[expect(clippy::unused_async, reason = "the membership room, which it will wait for, is not built yet")]
-    async fn propagate_profile(&self, requester: &Requester, profile: &ProfileRow) {
-        tracing::debug!(user.id = %requester.user_id, named = profile.displayname.is_some(), "the profile changed");
+    async fn propagate_profile(&self, requester: &Requester) {
+        if let Err(error) = self.inner.membership.propagate_profile(&requester.user_id).await {
+            tracing::warn!(%error, user.id = %requester.user_id, "the rooms were not told of a new profile");
+        }
     }
 }
 

@@ -47,6 +47,7 @@ api_state! {
         pub accounts: crate::accounts::Accounts,
         pub draining: Draining,
         pub media: crate::media::Media,
+        pub membership: crate::membership::Membership,
         pub rooms: crate::rooms::Rooms,
     }
 }

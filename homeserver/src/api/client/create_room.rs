@@ -29,7 +29,7 @@ async fn create(
     Ruma(request): Ruma<create_room::Request>,
 ) -> Result<Ruma<create_room::Response>, ApiError> {
     let room = new_room(&requester, request)?;
-    let room_id = membership.create_room(room).await.map_err(error::creation)?;
+    let room_id = membership.create_room(room).await.map_err(error::rooms::creation)?;
     Ok(Ruma(create_room::Response::new(room_id)))
 }
 
@@ -55,8 +55,11 @@ fn new_room(requester: &Requester, request: create_room::Request) -> Result<NewR
         Visibility::Public => RoomPreset::PublicChat,
         _ => RoomPreset::PrivateChat,
     });
-    let (local, remote) =
-        request.invite.into_iter().filter(|user_id| *user_id != requester.user_id).partition(|user_id| user_id.server_name() == server);
+    let (local, remote) = request
+        .invite
+        .into_iter()
+        .filter(|user_id| *user_id != requester.user_id)
+        .partition(|user_id| user_id.server_name() == server);
     Ok(NewRoom {
         creator: requester.user_id.clone(),
         room_version: room_version(request.room_version.as_ref())?,

@@ -3,6 +3,7 @@
 mod account;
 mod account_data;
 mod capabilities;
+mod create_room;
 mod devices;
 mod filters;
 mod login;
@@ -11,6 +12,8 @@ mod openid;
 mod profile;
 mod push_rules;
 mod registration;
+mod room_membership;
+mod room_send;
 mod tags;
 mod unauthenticated_media;
 mod versions;
@@ -25,6 +28,7 @@ pub(super) fn routes() -> Router<ApiState> {
         .merge(account::routes())
         .merge(account_data::routes())
         .merge(capabilities::routes())
+        .merge(create_room::routes())
         .merge(devices::routes())
         .merge(filters::routes())
         .merge(login::routes())
@@ -33,6 +37,8 @@ pub(super) fn routes() -> Router<ApiState> {
         .merge(profile::routes())
         .merge(push_rules::routes())
         .merge(registration::routes())
+        .merge(room_membership::routes())
+        .merge(room_send::routes())
         .merge(tags::routes())
         .merge(unauthenticated_media::routes())
         .merge(versions::routes())

@@ -93,7 +93,7 @@ async fn invite(
     let invite_user::InvitationRecipient::UserId(user) = request.recipient else {
         return Err(ApiError::invalid_param("This server has no identity server to invite by address"));
     };
-    let reason = request.reason.as_deref();
+    let reason = user.reason.as_deref();
     membership.invite(&requester.user_id, &request.room_id, &user.user_id, reason, false).await?;
     Ok(Ruma(invite_user::Response::new()))
 }

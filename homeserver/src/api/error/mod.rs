@@ -3,6 +3,7 @@
 mod accounts;
 mod media;
 mod rooms;
+pub(in crate::api) mod rooms;
 mod storage;
 
 use axum::{

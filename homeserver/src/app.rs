@@ -121,8 +121,7 @@ impl App {
 
         let mut registry = Registry::default();
         let gate = Gate::new(secret, draining.clone(), HttpMetrics::register(&mut registry));
-        let router = api::router(ApiState { accounts, draining: draining.clone(), media, rooms }, gate);
-        let router = api::router(ApiState { accounts, draining: draining.clone(), membership, rooms }, gate);
+        let router = api::router(ApiState { accounts, draining: draining.clone(), media, membership, rooms }, gate);
         Ok(Self { router, registry: Arc::new(registry), draining, tasks, stop, _lock: lock })
     }
 

@@ -2,7 +2,6 @@
 
 mod accounts;
 mod media;
-mod rooms;
 pub(in crate::api) mod rooms;
 mod storage;
 

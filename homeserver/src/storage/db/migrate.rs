@@ -25,7 +25,6 @@ const MIGRATIONS: &[Migration] = migrations![
     "0005_media",
     "0006_federation",
     "0007_reading",
-    "0007_reading"
 ];
 
 pub(super) async fn run(db: &Db) -> Result<(), DbError> {

@@ -6,6 +6,7 @@ pub mod app;
 pub mod command;
 pub mod config;
 pub mod e2ee;
+pub mod ephemeral;
 pub mod media;
 pub mod membership;
 pub mod remote;

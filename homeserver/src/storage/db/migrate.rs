@@ -22,6 +22,7 @@ const MIGRATIONS: &[Migration] = migrations![
     "0001_streams_and_rooms",
     "0002_accounts",
     "0003_e2ee",
+    "0004_ephemeral",
     "0005_media",
     "0006_federation",
     "0007_reading",

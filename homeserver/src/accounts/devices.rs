@@ -3,7 +3,7 @@
 use super::{Accounts, Requester, login::MAX_DEVICE_TEXT};
 use crate::{
     storage::{
-        DbError, Stmt,
+        DbError, Stmt, device_lists,
         devices::{self, DeviceRow},
     },
     stream::{Change, CommitError},
@@ -55,7 +55,7 @@ impl Accounts {
         let user_nid = requester.user_nid;
         let write = crate::stream::Write {
             guard: Some(devices::rename(user_nid, device_id, display_name)),
-            statements: Vec::new(),
+            statements: device_lists::device_changed(user_nid, device_id).into(),
             changes: vec![Change::Devices { user: user_nid }],
         };
         match self.inner.lane.commit(write).await {
@@ -111,7 +111,8 @@ pub enum LogOutError {
     Commit(#[from] CommitError),
 }
 
-/// Everything that goes with a device. What other rooms keep of it (keys, to-device messages) joins here.
+/// Everything that goes with a device: its tokens, its keys, and what waits for it.
 pub(super) fn delete_statements<S: AsRef<str>>(user_nid: i64, device_ids: &[S]) -> Vec<Stmt> {
-    devices::delete(user_nid, device_ids)
+    let of_devices = device_ids.iter().flat_map(|device_id| device_lists::device_deleted(user_nid, device_id.as_ref()));
+    devices::delete(user_nid, device_ids).into_iter().chain(of_devices).collect()
 }

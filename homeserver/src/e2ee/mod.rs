@@ -23,8 +23,9 @@ pub use self::{
     one_time_keys::{ClaimedKeys, KeysOfDevices, WantedKeys},
     to_device::{SendToDeviceError, ToDeviceMessages},
 };
+pub use crate::storage::key_backup::Sessions;
 use crate::{
-    storage::{Db, user_names::UserNames},
+    storage::{Db, UserNames},
     stream::{Lane, Stream},
 };
 
@@ -77,3 +78,6 @@ fn is_storable(text: &str) -> bool {
     const LONGEST: usize = 255;
     text.len() <= LONGEST && !text.contains('\0')
 }
+
+#[cfg(test)]
+mod tests;

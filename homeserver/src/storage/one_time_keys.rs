@@ -146,8 +146,8 @@ async fn claim_batch(db: &Db, batch: &[Claim], given: &mut Vec<(Claim, StoredKey
         open = keep_given(open, oldest.iter().map(|outcome| outcome.rows.as_slice()), given)?;
         let fallback = tx.run(open.iter().map(use_fallback).collect()).await?;
         open = keep_given(open, fallback.iter().map(|outcome| outcome.rows.as_slice()), given)?;
-        // Who is left has no key, or lost the oldest one to a claimer that committed just now: then there may be more.
-        let left = tx.run(open.iter().map(has_one_time_key).collect()).await?;
+        // Who is left has no key, or was overtaken between the two looks by claimers that have committed since.
+        let left = tx.run(open.iter().map(has_key).collect()).await?;
         let mut left = left.iter().map(|outcome| !outcome.rows.is_empty());
         open.retain(|_| left.next().unwrap_or(false));
     }
@@ -186,8 +186,9 @@ fn use_fallback(claim: &Claim) -> Stmt {
     Stmt::new(sql, params![claim.user_nid, &claim.device_id, &claim.algorithm])
 }
 
-fn has_one_time_key(claim: &Claim) -> Stmt {
-    let sql = "SELECT 1 FROM one_time_keys WHERE user_nid = $1 AND device_id = $2 AND algorithm = $3 LIMIT 1";
+fn has_key(claim: &Claim) -> Stmt {
+    let sql = "SELECT 1 FROM one_time_keys WHERE user_nid = $1 AND device_id = $2 AND algorithm = $3 \
+               UNION SELECT 1 FROM fallback_keys WHERE user_nid = $1 AND device_id = $2 AND algorithm = $3";
     Stmt::new(sql, params![claim.user_nid, &claim.device_id, &claim.algorithm])
 }
 

@@ -19,6 +19,8 @@ use crate::{
     accounts::{Accounts, Parts as AccountsParts, Passwords, RegistrationPolicy},
     api::{self, ApiState, Draining, Gate, HttpMetrics},
     config::{Config, RegistrationMode, SECRET_VARIABLE},
+    e2ee::{E2ee, E2eeParts},
+    ephemeral::{Ephemeral, EphemeralParts},
     media::{Media, MediaOptions, Unauthenticated},
     membership::Membership,
     rooms::{Rooms, RoomsParts},
@@ -103,6 +105,21 @@ impl App {
             .map_err(|source| StartError::MediaFolder { path: folder, source })?;
         tasks.spawn(rooms.clone().follow(stop.clone()));
         let membership = Membership::new(db.clone(), names.clone(), rooms.clone());
+        let e2ee = E2ee::new(E2eeParts {
+            db: db.clone(),
+            names: names.clone(),
+            lane: lane.clone(),
+            stream: stream.clone(),
+            server_name: config.server_name.clone(),
+            clock: clock.clone(),
+        });
+        let ephemeral = Ephemeral::new(EphemeralParts {
+            db: db.clone(),
+            names: names.clone(),
+            lane: lane.clone(),
+            clock: clock.clone(),
+        });
+        tasks.spawn(ephemeral.clone().end_orphaned_typing(stop.clone()));
         let accounts = Accounts::start(
             AccountsParts {
                 server_name: config.server_name.clone(),
@@ -121,7 +138,10 @@ impl App {
 
         let mut registry = Registry::default();
         let gate = Gate::new(secret, draining.clone(), HttpMetrics::register(&mut registry));
-        let router = api::router(ApiState { accounts, draining: draining.clone(), media, membership, rooms }, gate);
+        let router = api::router(
+            ApiState { accounts, draining: draining.clone(), e2ee, ephemeral, media, membership, rooms },
+            gate,
+        );
         Ok(Self { router, registry: Arc::new(registry), draining, tasks, stop, _lock: lock })
     }
 

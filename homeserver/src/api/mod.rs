@@ -46,6 +46,8 @@ api_state! {
     pub struct ApiState {
         pub accounts: crate::accounts::Accounts,
         pub draining: Draining,
+        pub e2ee: crate::e2ee::E2ee,
+        pub ephemeral: crate::ephemeral::Ephemeral,
         pub media: crate::media::Media,
         pub membership: crate::membership::Membership,
         pub rooms: crate::rooms::Rooms,

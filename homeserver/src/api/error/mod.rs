@@ -1,6 +1,8 @@
 //! The one place that maps errors to the specification's errcodes and status codes. One file per domain room beside.
 
 mod accounts;
+mod e2ee;
+mod ephemeral;
 mod media;
 pub(in crate::api) mod rooms;
 mod storage;

@@ -12,7 +12,7 @@ run: build ## Builds Gatehouse and starts it with everything it needs in ./run.
 build: ## Builds both programs.
 	cargo build --locked -p gatehouse -p gatehouse-homeserver
 
-test: test-setup build ## Installs what the tests need, and runs every test.
+test: test-setup ## Installs what the tests need, and runs every test.
 	cargo test --locked --workspace
 
 test-setup: ## Installs what the tests need: Debian packages (as root), and PyPI and npm packages into target/interop.

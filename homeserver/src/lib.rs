@@ -15,3 +15,4 @@ pub mod rules;
 pub mod server;
 pub mod storage;
 pub mod stream;
+pub mod sync;

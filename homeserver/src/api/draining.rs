@@ -20,6 +20,11 @@ impl Draining {
         self.token.is_cancelled()
     }
 
+    /// Cancelled when the end begins.
+    pub fn token(&self) -> CancellationToken {
+        self.token.clone()
+    }
+
     /// Returns when the end begins; at once when it has begun.
     pub async fn begun(&self) {
         self.token.cancelled().await;

@@ -51,6 +51,7 @@ api_state! {
         pub media: crate::media::Media,
         pub membership: crate::membership::Membership,
         pub rooms: crate::rooms::Rooms,
+        pub sync: crate::sync::Syncer,
     }
 }
 

@@ -43,6 +43,13 @@ pub struct Transaction {
     pub txn_id: OwnedTransactionId,
 }
 
+impl Transaction {
+    /// Whether that device made it.
+    pub fn is_of(&self, user_nid: i64, device_id: &str) -> bool {
+        self.user_nid == user_nid && self.device_id == device_id
+    }
+}
+
 /// The newest events by number. Clones share the memory.
 #[derive(Clone, Default)]
 pub struct EventCache {

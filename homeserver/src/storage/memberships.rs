@@ -48,9 +48,22 @@ pub fn of_user_in(user_nid: i64, room_nids: &[i64]) -> Stmt {
     Stmt::new(sql, params![user_nid, json_list(room_nids)])
 }
 
-/// A user's membership of one room, forgotten or not.
+/// A user's membership of the rooms of these ids.
+pub fn of_user_in_room_ids(user_nid: i64, room_ids: &[&str]) -> Stmt {
+    let sql = concat!(
+        columns!(),
+        "WHERE m.user_nid = $1 AND NOT m.is_forgotten \
+         AND r.room_id IN (SELECT value FROM json_each(CAST($2 AS TEXT)))"
+    );
+    Stmt::new(sql, params![user_nid, json_list(room_ids)])
+}
+
+/// A user's membership of one room, unless it was forgotten.
 pub fn of_user_in_room(user_nid: i64, room_id: &str) -> Stmt {
-    Stmt::new(concat!(columns!(), "WHERE m.user_nid = $1 AND r.room_id = $2"), params![user_nid, room_id])
+    Stmt::new(
+        concat!(columns!(), "WHERE m.user_nid = $1 AND r.room_id = $2 AND NOT m.is_forgotten"),
+        params![user_nid, room_id],
+    )
 }
 
 /// Reads the rows of the statements above.

@@ -24,6 +24,7 @@ pub mod presence;
 pub mod profiles;
 pub mod receipts;
 pub mod received_transactions;
+pub mod relations;
 pub mod rooms;
 pub mod server_keys;
 pub mod servers;
@@ -33,6 +34,7 @@ pub mod timeline;
 pub mod to_device;
 pub mod typing;
 pub mod uia_sessions;
+pub mod unread;
 pub mod user_names;
 pub mod users;
 

@@ -6,11 +6,14 @@ mod capabilities;
 mod create_room;
 mod cross_signing;
 mod devices;
+mod event_context;
 mod filters;
 mod key_backup;
 mod keys;
+mod list_joined_rooms;
 mod login;
 mod media;
+mod message_pagination;
 mod openid;
 mod presence;
 mod profile;
@@ -18,9 +21,14 @@ mod push_rules;
 mod read_markers;
 mod receipts;
 mod registration;
+mod relations;
+mod room_event_by_timestamp;
 mod room_membership;
 mod room_send;
+mod rooms;
+mod sync;
 mod tags;
+mod threads_list;
 mod to_device;
 mod typing;
 mod unauthenticated_media;
@@ -39,11 +47,14 @@ pub(super) fn routes() -> Router<ApiState> {
         .merge(create_room::routes())
         .merge(cross_signing::routes())
         .merge(devices::routes())
+        .merge(event_context::routes())
         .merge(filters::routes())
         .merge(key_backup::routes())
         .merge(keys::routes())
+        .merge(list_joined_rooms::routes())
         .merge(login::routes())
         .merge(media::routes())
+        .merge(message_pagination::routes())
         .merge(openid::routes())
         .merge(presence::routes())
         .merge(profile::routes())
@@ -51,11 +62,16 @@ pub(super) fn routes() -> Router<ApiState> {
         .merge(read_markers::routes())
         .merge(receipts::routes())
         .merge(registration::routes())
+        .merge(relations::routes())
+        .merge(room_event_by_timestamp::routes())
         .merge(room_membership::routes())
         .merge(room_send::routes())
+        .merge(rooms::routes())
+        .merge(sync::routes())
         .merge(tags::routes())
-        .merge(unauthenticated_media::routes())
+        .merge(threads_list::routes())
         .merge(to_device::routes())
         .merge(typing::routes())
+        .merge(unauthenticated_media::routes())
         .merge(versions::routes())
 }

@@ -6,6 +6,7 @@ mod ephemeral;
 mod media;
 pub(in crate::api) mod rooms;
 mod storage;
+mod sync;
 
 use axum::{
     body::Body,

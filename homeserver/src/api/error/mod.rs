@@ -3,6 +3,7 @@
 mod accounts;
 mod e2ee;
 mod ephemeral;
+mod federation;
 mod media;
 pub(in crate::api) mod rooms;
 mod storage;

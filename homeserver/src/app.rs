@@ -14,7 +14,7 @@ use prometheus_client::registry::Registry;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    accounts::{Accounts, Parts as AccountsParts, Passwords, RegistrationPolicy},
+    accounts::{Accounts, Parts as AccountsParts, Passwords, RegistrationPolicy, Turn, TurnOptions},
     api::{self, ApiState, Draining, Gate, HttpMetrics},
     config::{Config, RegistrationMode, SECRET_VARIABLE},
     e2ee::{E2ee, E2eeParts},
@@ -29,6 +29,7 @@ use crate::{
         Destinations, FederationClient, KeyRing, RemoteConfig, RequestAuth, SigningKey, client::ClientError,
         config::OldSigningKey, signing_key::SigningKeyError,
     },
+    moderation::Moderation,
     rooms::{Rooms, RoomsParts},
     storage::{Db, DbConfig, DbError, UserNames, db::DbLock, event_cache::EventCache, nid::Nids},
     stream::Stream,
@@ -125,6 +126,9 @@ impl App {
             .await
             .map_err(|source| StartError::MediaFolder { path: folder, source })?;
         tasks.spawn(rooms.clone().follow(stop.clone()));
+        let membership = Membership::new(db.clone(), names.clone(), rooms.clone());
+        let moderation = Moderation::new(db.clone(), rooms.clone(), clock.clone());
+        let turn = Turn::new(clock.clone(), turn_options(config));
         let e2ee = E2ee::new(E2eeParts {
             db: db.clone(),
             names: names.clone(),
@@ -191,6 +195,17 @@ impl App {
         let gate = Gate::new(secret, draining.clone(), HttpMetrics::register(&mut registry));
         let router = api::router(
             ApiState { accounts, draining: draining.clone(), e2ee, ephemeral, media, membership, rooms, sync },
+            ApiState {
+                accounts,
+                draining: draining.clone(),
+                e2ee,
+                ephemeral,
+                media,
+                moderation,
+                membership,
+                rooms,
+                turn,
+            },
             gate,
         );
         let state =
@@ -289,4 +304,37 @@ fn remote_config(config: &Config) -> RemoteConfig {
         old_signing_keys,
         ..RemoteConfig::default()
     }
+fn turn_options(config: &Config) -> Option<TurnOptions> {
+    let voip = &config.voip;
+    let shared_secret = voip.turn_shared_secret.clone().filter(|_| !voip.turn_uris.is_empty())?;
+    let lifetime = Duration::from_secs(voip.turn_lifetime_seconds);
+    Some(TurnOptions { uris: voip.turn_uris.clone(), shared_secret, lifetime })
+}
+
+/// The key in the file, in Synapse's form (`ed25519 VERSION SEED`); a new one when there is no file.
+fn signing_key(path: &Path) -> Result<Ed25519KeyPair, StartError> {
+    use base64::{Engine as _, engine::general_purpose::STANDARD_NO_PAD};
+    let failed = |source: Box<dyn Error + Send + Sync>| StartError::SigningKey { path: path.to_owned(), source };
+    let text = match fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let text = format!("ed25519 a_1 {}\n", STANDARD_NO_PAD.encode(rand::random::<[u8; 32]>()));
+            write_private(path, &text).map_err(|error| failed(error.into()))?;
+            text
+        }
+        Err(error) => return Err(failed(error.into())),
+    };
+    let mut words = text.split_ascii_whitespace().skip(1);
+    let (Some(version), Some(seed)) = (words.next(), words.next()) else {
+        return Err(failed("expected `ed25519 VERSION SEED`".into()));
+    };
+    let seed = STANDARD_NO_PAD.decode(seed.trim_end_matches('=')).map_err(|error| failed(error.into()))?;
+    let seed: [u8; 32] = seed.try_into().map_err(|_| failed("the seed must have 32 bytes".into()))?;
+    crate::rules::signatures::key_pair_from_seed(&seed, version).map_err(|error| failed(error.into()))
+}
+
+fn write_private(path: &Path, text: &str) -> io::Result<()> {
+    use std::os::unix::fs::OpenOptionsExt as _;
+    let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    io::Write::write_all(&mut file, text.as_bytes())
 }

@@ -10,6 +10,7 @@ pub mod ephemeral;
 pub mod federation;
 pub mod media;
 pub mod membership;
+pub mod moderation;
 pub mod remote;
 pub mod rooms;
 pub mod rules;

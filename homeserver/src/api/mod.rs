@@ -50,9 +50,11 @@ api_state! {
         pub ephemeral: crate::ephemeral::Ephemeral,
         pub federation: crate::federation::Federation,
         pub media: crate::media::Media,
+        pub moderation: crate::moderation::Moderation,
         pub membership: crate::membership::Membership,
         pub rooms: crate::rooms::Rooms,
         pub sync: crate::sync::Syncer,
+        pub turn: crate::accounts::Turn,
     }
 }
 

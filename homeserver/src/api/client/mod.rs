@@ -11,6 +11,11 @@ mod filters;
 mod key_backup;
 mod keys;
 mod list_joined_rooms;
+mod directory;
+mod filters;
+mod key_backup;
+mod keys;
+mod list_public_rooms;
 mod login;
 mod media;
 mod message_pagination;
@@ -23,16 +28,20 @@ mod receipts;
 mod registration;
 mod relations;
 mod room_event_by_timestamp;
+mod report_content;
 mod room_membership;
 mod room_send;
 mod rooms;
 mod sync;
 mod tags;
 mod threads_list;
+mod third_party_lookup;
 mod to_device;
 mod typing;
 mod unauthenticated_media;
+mod users;
 mod versions;
+mod voip;
 
 use axum::Router;
 
@@ -52,6 +61,11 @@ pub(super) fn routes() -> Router<ApiState> {
         .merge(key_backup::routes())
         .merge(keys::routes())
         .merge(list_joined_rooms::routes())
+        .merge(directory::routes())
+        .merge(filters::routes())
+        .merge(key_backup::routes())
+        .merge(keys::routes())
+        .merge(list_public_rooms::routes())
         .merge(login::routes())
         .merge(media::routes())
         .merge(message_pagination::routes())
@@ -64,6 +78,7 @@ pub(super) fn routes() -> Router<ApiState> {
         .merge(registration::routes())
         .merge(relations::routes())
         .merge(room_event_by_timestamp::routes())
+        .merge(report_content::routes())
         .merge(room_membership::routes())
         .merge(room_send::routes())
         .merge(rooms::routes())
@@ -73,5 +88,11 @@ pub(super) fn routes() -> Router<ApiState> {
         .merge(to_device::routes())
         .merge(typing::routes())
         .merge(unauthenticated_media::routes())
+        .merge(third_party_lookup::routes())
+        .merge(unauthenticated_media::routes())
+        .merge(to_device::routes())
+        .merge(typing::routes())
+        .merge(users::routes())
         .merge(versions::routes())
+        .merge(voip::routes())
 }

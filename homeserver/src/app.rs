@@ -25,11 +25,11 @@ use crate::{
     },
     media::{Media, MediaOptions, Unauthenticated},
     membership::Membership,
+    moderation::Moderation,
     remote::{
         Destinations, FederationClient, KeyRing, RemoteConfig, RequestAuth, SigningKey, client::ClientError,
         config::OldSigningKey, signing_key::SigningKeyError,
     },
-    moderation::Moderation,
     rooms::{Rooms, RoomsParts},
     storage::{Db, DbConfig, DbError, UserNames, db::DbLock, event_cache::EventCache, nid::Nids},
     stream::Stream,
@@ -98,9 +98,6 @@ impl App {
         let lane = stream.start(clock.clone(), stop.clone()).await?;
 
         let events = EventCache::default();
-        let rooms = Rooms::new(RoomsParts {
-            db: db.clone(),
-            nids,
         let remote_config = remote_config(config);
         let key = SigningKey::open(&config.signing_key(), config.server_name.clone(), &remote_config)?;
         let destinations = Destinations::new(db.clone(), clock.clone());
@@ -110,7 +107,6 @@ impl App {
 
         let rooms = Rooms::new(RoomsParts {
             db: db.clone(),
-            event_cache: EventCache::default(),
             nids: nids.clone(),
             names: names.clone(),
             event_cache: events.clone(),
@@ -126,7 +122,6 @@ impl App {
             .await
             .map_err(|source| StartError::MediaFolder { path: folder, source })?;
         tasks.spawn(rooms.clone().follow(stop.clone()));
-        let membership = Membership::new(db.clone(), names.clone(), rooms.clone());
         let moderation = Moderation::new(db.clone(), rooms.clone(), clock.clone());
         let turn = Turn::new(clock.clone(), turn_options(config));
         let e2ee = E2ee::new(E2eeParts {
@@ -145,9 +140,14 @@ impl App {
         });
         tasks.spawn(ephemeral.clone().end_orphaned_typing(stop.clone()));
         let sync = Syncer::new(SyncParts {
+            db: db.clone(),
+            stream: stream.clone(),
+            names: names.clone(),
             events,
             history: None,
             shutdown: draining.token(),
+            clock: clock.clone(),
+        });
         let federation = Federation::new(FederationParts {
             db: db.clone(),
             nids,
@@ -193,23 +193,19 @@ impl App {
 
         let mut registry = Registry::default();
         let gate = Gate::new(secret, draining.clone(), HttpMetrics::register(&mut registry));
-        let router = api::router(
-            ApiState { accounts, draining: draining.clone(), e2ee, ephemeral, media, membership, rooms, sync },
-            ApiState {
-                accounts,
-                draining: draining.clone(),
-                e2ee,
-                ephemeral,
-                media,
-                moderation,
-                membership,
-                rooms,
-                turn,
-            },
-            gate,
-        );
-        let state =
-            ApiState { accounts, draining: draining.clone(), e2ee, ephemeral, federation, media, membership, rooms };
+        let state = ApiState {
+            accounts,
+            draining: draining.clone(),
+            e2ee,
+            ephemeral,
+            federation,
+            media,
+            membership,
+            moderation,
+            rooms,
+            sync,
+            turn,
+        };
         let router = api::router(state, gate);
         Ok(Self { router, registry: Arc::new(registry), draining, tasks, stop, _lock: lock })
     }
@@ -304,37 +300,11 @@ fn remote_config(config: &Config) -> RemoteConfig {
         old_signing_keys,
         ..RemoteConfig::default()
     }
+}
+
 fn turn_options(config: &Config) -> Option<TurnOptions> {
     let voip = &config.voip;
     let shared_secret = voip.turn_shared_secret.clone().filter(|_| !voip.turn_uris.is_empty())?;
     let lifetime = Duration::from_secs(voip.turn_lifetime_seconds);
     Some(TurnOptions { uris: voip.turn_uris.clone(), shared_secret, lifetime })
-}
-
-/// The key in the file, in Synapse's form (`ed25519 VERSION SEED`); a new one when there is no file.
-fn signing_key(path: &Path) -> Result<Ed25519KeyPair, StartError> {
-    use base64::{Engine as _, engine::general_purpose::STANDARD_NO_PAD};
-    let failed = |source: Box<dyn Error + Send + Sync>| StartError::SigningKey { path: path.to_owned(), source };
-    let text = match fs::read_to_string(path) {
-        Ok(text) => text,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let text = format!("ed25519 a_1 {}\n", STANDARD_NO_PAD.encode(rand::random::<[u8; 32]>()));
-            write_private(path, &text).map_err(|error| failed(error.into()))?;
-            text
-        }
-        Err(error) => return Err(failed(error.into())),
-    };
-    let mut words = text.split_ascii_whitespace().skip(1);
-    let (Some(version), Some(seed)) = (words.next(), words.next()) else {
-        return Err(failed("expected `ed25519 VERSION SEED`".into()));
-    };
-    let seed = STANDARD_NO_PAD.decode(seed.trim_end_matches('=')).map_err(|error| failed(error.into()))?;
-    let seed: [u8; 32] = seed.try_into().map_err(|_| failed("the seed must have 32 bytes".into()))?;
-    crate::rules::signatures::key_pair_from_seed(&seed, version).map_err(|error| failed(error.into()))
-}
-
-fn write_private(path: &Path, text: &str) -> io::Result<()> {
-    use std::os::unix::fs::OpenOptionsExt as _;
-    let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
-    io::Write::write_all(&mut file, text.as_bytes())
 }

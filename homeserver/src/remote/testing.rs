@@ -1,11 +1,6 @@
 //! Peers for tests: an authority, servers with its certificates on loopback, and a DNS server.
 
-use std::{
-    collections::HashMap,
-    net::SocketAddr,
-    path::PathBuf,
-    sync::Arc,
-};
+use std::{collections::HashMap, net::SocketAddr, path::PathBuf, sync::Arc};
 
 use gatehouse_shared::clock::Clock;
 use hickory_resolver::proto::{
@@ -39,7 +34,6 @@ impl TestAuthority {
         std::fs::write(folder.path().join("ca.pem"), issuer.pem()).unwrap();
         Self { issuer, folder }
     }
-
 
     pub(crate) fn ca_file(&self) -> PathBuf {
         self.folder.path().join("ca.pem")

@@ -452,12 +452,8 @@ async fn invites_joins_and_leaves_are_told() {
         let mut bob = shard.client(BOB).await;
         bob.sync().await;
         let alice = user(ALICE);
-        let invite = Draft::state(
-            &alice,
-            "m.room.member",
-            BOB,
-            object(json!({ "membership": "invite", "displayname": "Bob" })),
-        );
+        let invite =
+            Draft::state(&alice, "m.room.member", BOB, object(json!({ "membership": "invite", "displayname": "Bob" })));
         shard.rooms.append(&room_id, invite.clone()).await.unwrap();
         let answer = bob.sync().await;
         let invited = &room(&answer, "invite", &room_id)["invite_state"]["events"];

@@ -6,15 +6,12 @@ mod capabilities;
 mod create_room;
 mod cross_signing;
 mod devices;
+mod directory;
 mod event_context;
 mod filters;
 mod key_backup;
 mod keys;
 mod list_joined_rooms;
-mod directory;
-mod filters;
-mod key_backup;
-mod keys;
 mod list_public_rooms;
 mod login;
 mod media;
@@ -27,15 +24,15 @@ mod read_markers;
 mod receipts;
 mod registration;
 mod relations;
-mod room_event_by_timestamp;
 mod report_content;
+mod room_event_by_timestamp;
 mod room_membership;
 mod room_send;
 mod rooms;
 mod sync;
 mod tags;
-mod threads_list;
 mod third_party_lookup;
+mod threads_list;
 mod to_device;
 mod typing;
 mod unauthenticated_media;
@@ -56,15 +53,12 @@ pub(super) fn routes() -> Router<ApiState> {
         .merge(create_room::routes())
         .merge(cross_signing::routes())
         .merge(devices::routes())
+        .merge(directory::routes())
         .merge(event_context::routes())
         .merge(filters::routes())
         .merge(key_backup::routes())
         .merge(keys::routes())
         .merge(list_joined_rooms::routes())
-        .merge(directory::routes())
-        .merge(filters::routes())
-        .merge(key_backup::routes())
-        .merge(keys::routes())
         .merge(list_public_rooms::routes())
         .merge(login::routes())
         .merge(media::routes())
@@ -77,21 +71,18 @@ pub(super) fn routes() -> Router<ApiState> {
         .merge(receipts::routes())
         .merge(registration::routes())
         .merge(relations::routes())
-        .merge(room_event_by_timestamp::routes())
         .merge(report_content::routes())
+        .merge(room_event_by_timestamp::routes())
         .merge(room_membership::routes())
         .merge(room_send::routes())
         .merge(rooms::routes())
         .merge(sync::routes())
         .merge(tags::routes())
+        .merge(third_party_lookup::routes())
         .merge(threads_list::routes())
         .merge(to_device::routes())
         .merge(typing::routes())
         .merge(unauthenticated_media::routes())
-        .merge(third_party_lookup::routes())
-        .merge(unauthenticated_media::routes())
-        .merge(to_device::routes())
-        .merge(typing::routes())
         .merge(users::routes())
         .merge(versions::routes())
         .merge(voip::routes())

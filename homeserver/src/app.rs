@@ -16,13 +16,14 @@ use ruma::signatures::Ed25519KeyPair;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    accounts::{Accounts, Parts as AccountsParts, Passwords, RegistrationPolicy},
+    accounts::{Accounts, Parts as AccountsParts, Passwords, RegistrationPolicy, Turn, TurnOptions},
     api::{self, ApiState, Draining, Gate, HttpMetrics},
     config::{Config, RegistrationMode, SECRET_VARIABLE},
     e2ee::{E2ee, E2eeParts},
     ephemeral::{Ephemeral, EphemeralParts},
     media::{Media, MediaOptions, Unauthenticated},
     membership::Membership,
+    moderation::Moderation,
     rooms::{Rooms, RoomsParts},
     storage::{Db, DbConfig, DbError, UserNames, db::DbLock, event_cache::EventCache, nid::Nids},
     stream::Stream,
@@ -105,6 +106,8 @@ impl App {
             .map_err(|source| StartError::MediaFolder { path: folder, source })?;
         tasks.spawn(rooms.clone().follow(stop.clone()));
         let membership = Membership::new(db.clone(), names.clone(), rooms.clone());
+        let moderation = Moderation::new(db.clone(), rooms.clone(), clock.clone());
+        let turn = Turn::new(clock.clone(), turn_options(config));
         let e2ee = E2ee::new(E2eeParts {
             db: db.clone(),
             names: names.clone(),
@@ -139,7 +142,17 @@ impl App {
         let mut registry = Registry::default();
         let gate = Gate::new(secret, draining.clone(), HttpMetrics::register(&mut registry));
         let router = api::router(
-            ApiState { accounts, draining: draining.clone(), e2ee, ephemeral, media, membership, rooms },
+            ApiState {
+                accounts,
+                draining: draining.clone(),
+                e2ee,
+                ephemeral,
+                media,
+                moderation,
+                membership,
+                rooms,
+                turn,
+            },
             gate,
         );
         Ok(Self { router, registry: Arc::new(registry), draining, tasks, stop, _lock: lock })
@@ -210,6 +223,13 @@ fn media_options(config: &Config) -> MediaOptions {
             Unauthenticated::Refused
         },
     }
+}
+
+fn turn_options(config: &Config) -> Option<TurnOptions> {
+    let voip = &config.voip;
+    let shared_secret = voip.turn_shared_secret.clone().filter(|_| !voip.turn_uris.is_empty())?;
+    let lifetime = Duration::from_secs(voip.turn_lifetime_seconds);
+    Some(TurnOptions { uris: voip.turn_uris.clone(), shared_secret, lifetime })
 }
 
 /// The key in the file, in Synapse's form (`ed25519 VERSION SEED`); a new one when there is no file.

@@ -9,6 +9,7 @@ pub mod e2ee;
 pub mod ephemeral;
 pub mod media;
 pub mod membership;
+pub mod moderation;
 pub mod remote;
 pub mod rooms;
 pub mod rules;

@@ -12,6 +12,7 @@ mod push_rules;
 mod registration;
 mod secret;
 mod sessions;
+mod turn;
 mod uia;
 mod upkeep;
 mod username;
@@ -36,6 +37,7 @@ pub use self::{
         NewUser, RegisterError, RegisterRequest, Registered, RegistrationPolicy, SharedSecretRequest, create_user,
     },
     sessions::{Identity, Requester, TokenError},
+    turn::{Turn, TurnOptions, TurnPass},
     uia::{AuthAttempt, Challenge, Stage, UiaError, UiaRequest},
     username::UsernameError,
 };

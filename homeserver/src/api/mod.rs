@@ -49,8 +49,10 @@ api_state! {
         pub e2ee: crate::e2ee::E2ee,
         pub ephemeral: crate::ephemeral::Ephemeral,
         pub media: crate::media::Media,
+        pub moderation: crate::moderation::Moderation,
         pub membership: crate::membership::Membership,
         pub rooms: crate::rooms::Rooms,
+        pub turn: crate::accounts::Turn,
     }
 }
 

@@ -15,6 +15,7 @@ mod federation;
 mod listen;
 mod media;
 mod registration;
+mod voip;
 
 pub use self::{
     database::DatabaseConfig,
@@ -22,6 +23,7 @@ pub use self::{
     listen::ListenConfig,
     media::MediaConfig,
     registration::{RegistrationConfig, RegistrationMode},
+    voip::VoipConfig,
 };
 
 /// Everything that `gatehouse-homeserver run` reads.
@@ -48,6 +50,9 @@ pub struct Config {
     /// Uploads.
     #[serde(default)]
     pub media: MediaConfig,
+    /// The TURN server through which calls go where they cannot go directly.
+    #[serde(default)]
+    pub voip: VoipConfig,
     /// Other servers.
     #[serde(default)]
     pub federation: FederationConfig,
@@ -91,6 +96,7 @@ fn check(config: &Config, checker: &mut Checker<'_>) {
     config.database.check(checker);
     config.registration.check(checker);
     config.media.check(checker);
+    config.voip.check(checker);
     config.federation.check(checker);
 }
 

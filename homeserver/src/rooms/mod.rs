@@ -5,9 +5,11 @@
 //! build and authorise, then commit one write of the lane whose guard compares and swaps the room's `version`. A lost
 //! race reloads and retries.
 
+mod aliases;
 mod append;
 mod batch;
 mod create;
+mod directory;
 mod error;
 mod hot;
 mod propose;
@@ -17,12 +19,15 @@ mod send;
 mod state;
 #[cfg(test)]
 mod tests;
+mod user_directory;
 
 use std::{collections::HashMap, sync::Arc};
 
+pub use aliases::{Authority, CreateAliasError, DeleteAliasError, ListAliasesError};
 pub use append::{Appended, Draft, Transaction};
 pub(crate) use create::object;
 pub use create::{InitialState, NewRoom, Profile};
+pub use directory::{DirectoryPage, ListPublishedError, PublishError};
 pub use error::{AppendError, ReceiveError};
 use gatehouse_shared::clock::Clock;
 use hot::HotRoom;
@@ -31,6 +36,7 @@ pub use read::Current;
 pub use receive::{JoinedRemotely, Received};
 use ruma::{OwnedRoomId, OwnedServerName, RoomId, ServerName, UserId, signatures::Ed25519KeyPair};
 pub use state::{RoomState, StateEntry};
+pub use user_directory::{FoundUser, FoundUsers};
 
 use crate::{
     storage::{Db, event_cache::EventCache, nid::Nids, user_names::UserNames},

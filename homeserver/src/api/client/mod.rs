@@ -6,9 +6,11 @@ mod capabilities;
 mod create_room;
 mod cross_signing;
 mod devices;
+mod directory;
 mod filters;
 mod key_backup;
 mod keys;
+mod list_public_rooms;
 mod login;
 mod media;
 mod openid;
@@ -18,13 +20,17 @@ mod push_rules;
 mod read_markers;
 mod receipts;
 mod registration;
+mod report_content;
 mod room_membership;
 mod room_send;
 mod tags;
+mod third_party_lookup;
 mod to_device;
 mod typing;
 mod unauthenticated_media;
+mod users;
 mod versions;
+mod voip;
 
 use axum::Router;
 
@@ -39,9 +45,11 @@ pub(super) fn routes() -> Router<ApiState> {
         .merge(create_room::routes())
         .merge(cross_signing::routes())
         .merge(devices::routes())
+        .merge(directory::routes())
         .merge(filters::routes())
         .merge(key_backup::routes())
         .merge(keys::routes())
+        .merge(list_public_rooms::routes())
         .merge(login::routes())
         .merge(media::routes())
         .merge(openid::routes())
@@ -51,11 +59,15 @@ pub(super) fn routes() -> Router<ApiState> {
         .merge(read_markers::routes())
         .merge(receipts::routes())
         .merge(registration::routes())
+        .merge(report_content::routes())
         .merge(room_membership::routes())
         .merge(room_send::routes())
         .merge(tags::routes())
+        .merge(third_party_lookup::routes())
         .merge(unauthenticated_media::routes())
         .merge(to_device::routes())
         .merge(typing::routes())
+        .merge(users::routes())
         .merge(versions::routes())
+        .merge(voip::routes())
 }

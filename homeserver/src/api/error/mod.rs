@@ -1,9 +1,11 @@
 //! The one place that maps errors to the specification's errcodes and status codes. One file per domain room beside.
 
 mod accounts;
+mod directory;
 mod e2ee;
 mod ephemeral;
 mod media;
+mod moderation;
 pub(in crate::api) mod rooms;
 mod storage;
 

@@ -26,6 +26,7 @@ const MIGRATIONS: &[Migration] = migrations![
     "0005_media",
     "0006_federation",
     "0007_reading",
+    "0008_reports",
 ];
 
 pub(super) async fn run(db: &Db) -> Result<(), DbError> {

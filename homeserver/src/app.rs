@@ -1,7 +1,6 @@
 //! Builds a shard bottom-up: database, stream, domain rooms, HTTP. The one place that knows all of them.
 
 use std::{
-    error::Error,
     fs, io,
     os::unix::fs::DirBuilderExt as _,
     path::{Path, PathBuf},
@@ -12,7 +11,6 @@ use std::{
 use axum::Router;
 use gatehouse_shared::{clock::Clock, contract::ClusterSecret};
 use prometheus_client::registry::Registry;
-use ruma::signatures::Ed25519KeyPair;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
@@ -21,9 +19,17 @@ use crate::{
     config::{Config, RegistrationMode, SECRET_VARIABLE},
     e2ee::{E2ee, E2eeParts},
     ephemeral::{Ephemeral, EphemeralParts},
+    federation::{
+        Federation, FederationParts,
+        sender::{Sender, SenderParts},
+    },
     media::{Media, MediaOptions, Unauthenticated},
     membership::Membership,
     moderation::Moderation,
+    remote::{
+        Destinations, FederationClient, KeyRing, RemoteConfig, RequestAuth, SigningKey, client::ClientError,
+        config::OldSigningKey, signing_key::SigningKeyError,
+    },
     rooms::{Rooms, RoomsParts},
     storage::{Db, DbConfig, DbError, UserNames, db::DbLock, event_cache::EventCache, nid::Nids},
     stream::Stream,
@@ -59,8 +65,10 @@ pub enum StartError {
     MediaFolder { path: PathBuf, source: io::Error },
     #[error("the database cannot be used")]
     Db(#[from] DbError),
-    #[error("the signing key {} cannot be used", path.display())]
-    SigningKey { path: PathBuf, source: Box<dyn Error + Send + Sync> },
+    #[error("the signing key cannot be used")]
+    SigningKey(#[from] SigningKeyError),
+    #[error("other servers cannot be called")]
+    Federation(#[from] ClientError),
 }
 
 impl App {
@@ -88,26 +96,30 @@ impl App {
         let stream = Stream::open(db.clone()).await?;
         let lane = stream.start(clock.clone(), stop.clone()).await?;
 
+        let remote_config = remote_config(config);
+        let key = SigningKey::open(&config.signing_key(), config.server_name.clone(), &remote_config)?;
+        let destinations = Destinations::new(db.clone(), clock.clone());
+        let client = FederationClient::new(&remote_config, key.clone(), destinations, clock.clone())?;
+        let key_ring =
+            KeyRing::new(db.clone(), client.clone(), key.clone(), remote_config.trusted_key_servers, clock.clone());
+
         let rooms = Rooms::new(RoomsParts {
             db: db.clone(),
             event_cache: EventCache::default(),
-            nids,
+            nids: nids.clone(),
             names: names.clone(),
             lane: lane.clone(),
             stream: stream.clone(),
             server_name: config.server_name.clone(),
-            signing_key: Arc::new(signing_key(&config.signing_key())?),
+            signing_key: key.shared_pair(),
             clock: clock.clone(),
         });
         let options = media_options(config);
         let folder = options.folder.clone();
-        let media = Media::open(db.clone(), clock.clone(), config.server_name.clone(), options, None)
+        let media = Media::open(db.clone(), clock.clone(), config.server_name.clone(), options, Some(client.clone()))
             .await
             .map_err(|source| StartError::MediaFolder { path: folder, source })?;
         tasks.spawn(rooms.clone().follow(stop.clone()));
-        let membership = Membership::new(db.clone(), names.clone(), rooms.clone());
-        let moderation = Moderation::new(db.clone(), rooms.clone(), clock.clone());
-        let turn = Turn::new(clock.clone(), turn_options(config));
         let e2ee = E2ee::new(E2eeParts {
             db: db.clone(),
             names: names.clone(),
@@ -123,6 +135,35 @@ impl App {
             clock: clock.clone(),
         });
         tasks.spawn(ephemeral.clone().end_orphaned_typing(stop.clone()));
+        let federation = Federation::new(FederationParts {
+            db: db.clone(),
+            nids,
+            names: names.clone(),
+            rooms: rooms.clone(),
+            request_auth: RequestAuth::new(key.clone(), key_ring.clone()),
+            key,
+            key_ring,
+            client: client.clone(),
+            e2ee: e2ee.clone(),
+            ephemeral: ephemeral.clone(),
+            clock: clock.clone(),
+        });
+        let sender = Sender::new(SenderParts {
+            db: db.clone(),
+            names: names.clone(),
+            stream: stream.clone(),
+            client,
+            e2ee: e2ee.clone(),
+            federation: federation.clone(),
+            server_name: config.server_name.clone(),
+            clock: clock.clone(),
+        });
+        if config.federation.enabled {
+            tasks.spawn(sender.run(stop.clone()));
+        }
+        let membership = Membership::new(db.clone(), names.clone(), rooms.clone(), federation.clone());
+        let moderation = Moderation::new(db.clone(), rooms.clone(), clock.clone());
+        let turn = Turn::new(clock.clone(), turn_options(config));
         let accounts = Accounts::start(
             AccountsParts {
                 server_name: config.server_name.clone(),
@@ -147,6 +188,7 @@ impl App {
                 draining: draining.clone(),
                 e2ee,
                 ephemeral,
+                federation,
                 media,
                 moderation,
                 membership,
@@ -232,30 +274,15 @@ fn turn_options(config: &Config) -> Option<TurnOptions> {
     Some(TurnOptions { uris: voip.turn_uris.clone(), shared_secret, lifetime })
 }
 
-/// The key in the file, in Synapse's form (`ed25519 VERSION SEED`); a new one when there is no file.
-fn signing_key(path: &Path) -> Result<Ed25519KeyPair, StartError> {
-    use base64::{Engine as _, engine::general_purpose::STANDARD_NO_PAD};
-    let failed = |source: Box<dyn Error + Send + Sync>| StartError::SigningKey { path: path.to_owned(), source };
-    let text = match fs::read_to_string(path) {
-        Ok(text) => text,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let text = format!("ed25519 a_1 {}\n", STANDARD_NO_PAD.encode(rand::random::<[u8; 32]>()));
-            write_private(path, &text).map_err(|error| failed(error.into()))?;
-            text
-        }
-        Err(error) => return Err(failed(error.into())),
-    };
-    let mut words = text.split_ascii_whitespace().skip(1);
-    let (Some(version), Some(seed)) = (words.next(), words.next()) else {
-        return Err(failed("expected `ed25519 VERSION SEED`".into()));
-    };
-    let seed = STANDARD_NO_PAD.decode(seed.trim_end_matches('=')).map_err(|error| failed(error.into()))?;
-    let seed: [u8; 32] = seed.try_into().map_err(|_| failed("the seed must have 32 bytes".into()))?;
-    crate::rules::signatures::key_pair_from_seed(&seed, version).map_err(|error| failed(error.into()))
-}
-
-fn write_private(path: &Path, text: &str) -> io::Result<()> {
-    use std::os::unix::fs::OpenOptionsExt as _;
-    let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
-    io::Write::write_all(&mut file, text.as_bytes())
+fn remote_config(config: &Config) -> RemoteConfig {
+    let old = config.federation.old_signing_keys.iter();
+    let old_signing_keys =
+        old.map(|(id, old)| (id.clone(), OldSigningKey { key: old.key.clone(), expired_ts: old.expired_ts })).collect();
+    RemoteConfig {
+        extra_ca_files: config.federation.ca_file.iter().cloned().collect(),
+        allowed_private_addresses: config.federation.allowed_ranges.clone(),
+        trusted_key_servers: config.federation.trusted_key_servers.clone(),
+        old_signing_keys,
+        ..RemoteConfig::default()
+    }
 }

@@ -7,6 +7,7 @@ pub mod command;
 pub mod config;
 pub mod e2ee;
 pub mod ephemeral;
+pub mod federation;
 pub mod media;
 pub mod membership;
 pub mod moderation;

@@ -48,6 +48,7 @@ api_state! {
         pub draining: Draining,
         pub e2ee: crate::e2ee::E2ee,
         pub ephemeral: crate::ephemeral::Ephemeral,
+        pub federation: crate::federation::Federation,
         pub media: crate::media::Media,
         pub moderation: crate::moderation::Moderation,
         pub membership: crate::membership::Membership,

@@ -1,6 +1,6 @@
 //! `[federation]`: how other servers are met.
 
-use std::path::PathBuf;
+use std::{collections::BTreeMap, path::PathBuf};
 
 use gatehouse_shared::config::Checker;
 use ipnet::IpNet;
@@ -17,6 +17,8 @@ pub struct FederationConfig {
     /// is not there. Left out: `signing.key` in the data folder.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub signing_key: Option<PathBuf>,
+    /// Keys that this server signed with before, by key id (`ed25519:a_AbCd`), so that events signed with them stay valid.
+    pub old_signing_keys: BTreeMap<String, OldSigningKey>,
     /// PEM file with certificate authorities that are trusted beside the system's, for networks of one's own.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ca_file: Option<PathBuf>,
@@ -26,11 +28,22 @@ pub struct FederationConfig {
     pub trusted_key_servers: Vec<OwnedServerName>,
 }
 
+/// A key that this server no longer signs with.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OldSigningKey {
+    /// The public key in unpadded base64.
+    pub key: String,
+    /// When it was last used, in milliseconds since the Unix epoch.
+    pub expired_ts: u64,
+}
+
 impl Default for FederationConfig {
     fn default() -> Self {
         Self {
             enabled: true,
             signing_key: None,
+            old_signing_keys: BTreeMap::new(),
             ca_file: None,
             allowed_ranges: Vec::new(),
             trusted_key_servers: Vec::new(),

@@ -1,6 +1,11 @@
 //! Why a membership stays as it is.
 
-use crate::{rooms::AppendError, storage::DbError, stream::CommitError};
+use crate::{
+    federation::{HandshakeError, InviteError, QueryError},
+    rooms::AppendError,
+    storage::DbError,
+    stream::CommitError,
+};
 
 /// Why a membership was not changed. Nothing of it is stored.
 #[derive(Debug, thiserror::Error)]
@@ -29,6 +34,15 @@ pub enum MembershipError {
     CannotAuthorise,
     #[error("the room does not take knocks")]
     NoKnocks,
+    /// Another server did not let the user in, or out.
+    #[error(transparent)]
+    Handshake(#[from] HandshakeError),
+    /// Another server did not take the invite.
+    #[error(transparent)]
+    Invite(#[from] InviteError),
+    /// Another server could not be asked about its alias.
+    #[error(transparent)]
+    Query(#[from] QueryError),
     #[error(transparent)]
     Append(#[from] AppendError),
     #[error(transparent)]

@@ -3,7 +3,7 @@
 use ruma::{CanonicalJsonObject, OwnedServerName, OwnedUserId, RoomId, UserId};
 use serde::Deserialize;
 
-use super::{Membership, MembershipError, servers_of, with_reason};
+use super::{Membership, MembershipError, with_reason};
 use crate::{
     params,
     rooms::Current,
@@ -44,7 +44,7 @@ impl Membership {
             Some(current) if self.is_kept_here(&current).await? => {
                 self.join_here(user_id, room_id, &current, content).await
             }
-            _ => self.join_afar(user_id, room_id, servers).await,
+            _ => self.join_afar(user_id, room_id, servers, content).await,
         }
     }
 
@@ -59,24 +59,24 @@ impl Membership {
         servers: &[OwnedServerName],
         reason: Option<&str>,
     ) -> Result<(), MembershipError> {
+        let content = with_reason(self.profile(user_id).await?.membership("knock"), reason);
         let Some(current) = self.shared.rooms.find(room_id).await? else {
-            return self.join_afar(user_id, room_id, servers).await;
+            return self.knock_afar(user_id, room_id, servers, content).await;
         };
         if !self.is_kept_here(&current).await? {
-            return self.join_afar(user_id, room_id, servers).await;
+            return self.knock_afar(user_id, room_id, servers, content).await;
         }
         let takes_knocks = current.room_version.rules().authorization.knocking;
         let rules = self.join_rules(room_id).await?;
         if !takes_knocks || !matches!(rules.join_rule.as_str(), "knock" | "knock_restricted") {
             return Err(MembershipError::NoKnocks);
         }
-        let content = with_reason(self.profile(user_id).await?.membership("knock"), reason);
         self.append(user_id, room_id, user_id, content).await?;
         Ok(())
     }
 
     /// Whether what this server knows of the room is up to date: its own users are in it, or nobody else's are.
-    async fn is_kept_here(&self, current: &Current) -> Result<bool, MembershipError> {
+    pub(super) async fn is_kept_here(&self, current: &Current) -> Result<bool, MembershipError> {
         if !current.is_resident {
             return Ok(false);
         }
@@ -86,7 +86,7 @@ impl Membership {
         Ok(row.map(|row| row.get(0)).transpose()?.unwrap_or(true))
     }
 
-    async fn join_here(
+    pub(super) async fn join_here(
         &self,
         user_id: &UserId,
         room_id: &RoomId,
@@ -157,16 +157,5 @@ impl Membership {
 
     async fn join_rules(&self, room_id: &RoomId) -> Result<JoinRules, MembershipError> {
         Ok(self.shared.rooms.state_content(room_id, "m.room.join_rules", "").await?.unwrap_or_default())
-    }
-
-    async fn join_afar(
-        &self,
-        _user_id: &UserId,
-        room_id: &RoomId,
-        servers: &[OwnedServerName],
-    ) -> Result<(), MembershipError> {
-        let servers = servers_of(room_id, servers, self.shared.rooms.server_name());
-        tracing::debug!(room.id = %room_id, ?servers, "the room is kept by other servers");
-        Err(MembershipError::UnknownRoom)
     }
 }

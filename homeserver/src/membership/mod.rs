@@ -1,5 +1,6 @@
 //! Who is in a room: decides once whether a change of membership is made here or through another server.
 
+mod afar;
 mod error;
 mod join;
 
@@ -10,10 +11,11 @@ use ruma::{CanonicalJsonObject, OwnedEventId, OwnedRoomId, OwnedServerName, Owne
 use serde_json::json;
 
 use crate::{
+    federation::Federation,
     params,
     rooms::{Current, Draft, NewRoom, Profile, Rooms, object},
     rules::membership::Membership as State,
-    storage::{Db, DbError, Stmt, UserNames, Value, profiles},
+    storage::{Db, DbError, Stmt, UserNames, profiles},
     stream::{Change, Write},
 };
 
@@ -27,11 +29,12 @@ struct Shared {
     db: Db,
     names: UserNames,
     rooms: Rooms,
+    federation: Federation,
 }
 
 impl Membership {
-    pub fn new(db: Db, names: UserNames, rooms: Rooms) -> Self {
-        Self { shared: Arc::new(Shared { db, names, rooms }) }
+    pub fn new(db: Db, names: UserNames, rooms: Rooms, federation: Federation) -> Self {
+        Self { shared: Arc::new(Shared { db, names, rooms, federation }) }
     }
 
     /// Makes a room and invites those who are asked for. Local users are invited in the same commit.
@@ -56,8 +59,9 @@ impl Membership {
     /// [`MembershipError::UnknownRoom`], [`MembershipError::NotInRoom`], and those of appending.
     pub async fn leave(&self, user_id: &UserId, room_id: &RoomId, reason: Option<&str>) -> Result<(), MembershipError> {
         let current = self.find(room_id).await?;
-        if !current.is_resident {
-            return self.leave_afar(user_id, room_id, current.room_nid).await;
+        if !self.is_kept_here(&current).await? {
+            let content = with_reason(object(json!({ "membership": "leave" })), reason);
+            return self.leave_afar(user_id, room_id, current.room_nid, content).await;
         }
         match self.state_of(room_id, user_id).await? {
             State::Join | State::Invite | State::Knock => {
@@ -92,7 +96,12 @@ impl Membership {
         if is_direct {
             content.insert("is_direct".to_owned(), true.into());
         }
-        self.append(sender, room_id, user_id, with_reason(content, reason)).await?;
+        let content = with_reason(content, reason);
+        if self.shared.rooms.is_local(user_id) {
+            self.append(sender, room_id, user_id, content).await?;
+        } else {
+            self.shared.federation.invite(sender, room_id, user_id, content).await?;
+        }
         Ok(())
     }
 
@@ -243,22 +252,6 @@ impl Membership {
     ) -> Result<OwnedEventId, MembershipError> {
         let draft = Draft::state(sender, "m.room.member", user_id.as_str(), content);
         Ok(self.shared.rooms.append(room_id, draft).await?)
-    }
-
-    /// Marks a room that this server takes no part in as left, after an invite or a knock.
-    async fn leave_afar(&self, user_id: &UserId, _room_id: &RoomId, room_nid: i64) -> Result<(), MembershipError> {
-        let user_nid = self.shared.names.nid(user_id).await?;
-        match self.own_row(room_nid, user_nid).await?.as_deref() {
-            Some("invite" | "knock") => {}
-            Some("leave") => return Ok(()),
-            _ => return Err(MembershipError::NotInRoom),
-        }
-        let sql =
-            "UPDATE memberships SET membership = 'leave', lane = $3, seq = $4 WHERE room_nid = $1 AND user_nid = $2";
-        let leave = Stmt::new(sql, vec![room_nid.into(), user_nid.into(), Value::Lane, Value::Seq]);
-        let changes = vec![Change::Membership { room: room_nid, user: user_nid }];
-        self.shared.rooms.commit(Write { guard: None, statements: vec![leave], changes }).await?;
-        Ok(())
     }
 
     /// The membership as the user's own list of rooms has it.

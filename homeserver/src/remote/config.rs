@@ -4,11 +4,9 @@ use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf};
 
 use ipnet::IpNet;
 use ruma::OwnedServerName;
-use serde::Deserialize;
 
-/// The section of the configuration about other servers.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+/// How other servers are called.
+#[derive(Clone, Debug, Default)]
 pub struct RemoteConfig {
     /// PEM files of certificate authorities that are trusted for other servers, beside those of the operating system.
     pub extra_ca_files: Vec<PathBuf>,
@@ -23,8 +21,7 @@ pub struct RemoteConfig {
 }
 
 /// A key that this server no longer signs with.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug)]
 pub struct OldSigningKey {
     /// The public key in unpadded base64.
     pub key: String,

@@ -8,7 +8,7 @@ mod dns;
 pub mod key_ring;
 pub mod signing_key;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 pub mod x_matrix;
 
 pub use self::{

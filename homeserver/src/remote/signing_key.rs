@@ -38,7 +38,7 @@ pub struct SigningKey {
 
 struct Shared {
     server_name: OwnedServerName,
-    pair: Ed25519KeyPair,
+    pair: Arc<Ed25519KeyPair>,
     /// Key id, public key, last use in milliseconds.
     old_keys: Vec<(String, String, u64)>,
 }
@@ -70,7 +70,7 @@ impl SigningKey {
         let pair = parse(&text).ok_or_else(|| SigningKeyError::Format { path: path.to_owned() })?;
         let old_keys =
             config.old_signing_keys.iter().map(|(id, old)| (id.clone(), old.key.clone(), old.expired_ts)).collect();
-        Ok(Self { shared: Arc::new(Shared { server_name, pair, old_keys }) })
+        Ok(Self { shared: Arc::new(Shared { server_name, pair: Arc::new(pair), old_keys }) })
     }
 
     /// The name of this server.
@@ -81,6 +81,11 @@ impl SigningKey {
     /// The key pair, for signing events.
     pub fn pair(&self) -> &Ed25519KeyPair {
         &self.shared.pair
+    }
+
+    /// The same key pair, shared.
+    pub fn shared_pair(&self) -> Arc<Ed25519KeyPair> {
+        self.shared.pair.clone()
     }
 
     /// The id of the key, such as `ed25519:a_AbCd`.

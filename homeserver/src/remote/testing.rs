@@ -3,7 +3,7 @@
 use std::{
     collections::HashMap,
     net::SocketAddr,
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::Arc,
 };
 
@@ -40,9 +40,6 @@ impl TestAuthority {
         Self { issuer, folder }
     }
 
-    pub(crate) fn folder(&self) -> &Path {
-        self.folder.path()
-    }
 
     pub(crate) fn ca_file(&self) -> PathBuf {
         self.folder.path().join("ca.pem")

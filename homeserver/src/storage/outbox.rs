@@ -105,3 +105,27 @@ pub(crate) async fn is_passed_on(db: &Db, event_id: &ruma::EventId) -> Result<bo
     let sql = "SELECT 1 FROM passed_on_events WHERE event_id = $1";
     Ok(db.query_opt(sql, params![event_id.as_str()]).await?.is_some())
 }
+
+/// Local users of a room whose typing changed after `since` up to `upto` (positions by lane number), and whether they
+/// type at `now_ms`.
+pub(crate) async fn list_local_typing(
+    db: &Db,
+    room_nid: i64,
+    since: &[i64],
+    upto: &[i64],
+    now_ms: u64,
+) -> Result<Vec<(i64, bool)>, DbError> {
+    let sql = "SELECT t.user_nid, CASE WHEN t.expires_ts > $4 THEN 1 ELSE 0 END FROM typing t \
+               JOIN json_each(CAST($3 AS TEXT)) upto ON upto.key = t.lane AND t.seq <= CAST(upto.value AS BIGINT) \
+               LEFT JOIN json_each(CAST($2 AS TEXT)) since ON since.key = t.lane \
+               JOIN memberships m ON m.room_nid = t.room_nid AND m.user_nid = t.user_nid AND m.is_local \
+               WHERE t.room_nid = $1 AND t.seq > COALESCE(CAST(since.value AS BIGINT), 0)";
+    let rows = db.query(sql, params![room_nid, json_list(since), json_list(upto), now_ms]).await?;
+    rows.iter().map(|row| Ok((row.get(0)?, row.get::<i64>(1)? != 0))).collect()
+}
+
+/// The id of a room.
+pub(crate) async fn find_room_id(db: &Db, room_nid: i64) -> Result<Option<String>, DbError> {
+    let row = db.query_opt("SELECT room_id FROM rooms WHERE room_nid = $1", params![room_nid]).await?;
+    row.map(|row| row.get(0)).transpose()
+}

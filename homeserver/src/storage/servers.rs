@@ -1,6 +1,6 @@
 //! Reads which servers are in a room, by the memberships of their users.
 
-use ruma::{OwnedServerName, ServerName};
+use ruma::{OwnedServerName, ServerName, UserId};
 
 use super::{Db, DbError};
 use crate::params;
@@ -28,6 +28,13 @@ pub(crate) async fn list_sharing_a_room(db: &Db, user_nid: i64) -> Result<Vec<Ow
                WHERE own.user_nid = $1 AND own.membership = 'join'";
     let rows = db.query(sql, params![user_nid]).await?;
     parse(&rows)
+}
+
+/// Whether a user of this server exists and may be invited.
+pub(crate) async fn has_user(db: &Db, user_id: &UserId) -> Result<bool, DbError> {
+    let sql = "SELECT 1 FROM users u JOIN user_names n ON n.user_nid = u.user_nid \
+               WHERE n.user_id = $1 AND NOT u.is_deactivated";
+    Ok(db.query_opt(sql, params![user_id.as_str()]).await?.is_some())
 }
 
 fn parse(rows: &[super::Row]) -> Result<Vec<OwnedServerName>, DbError> {

@@ -4,6 +4,7 @@ mod accounts;
 mod directory;
 mod e2ee;
 mod ephemeral;
+mod federation;
 mod media;
 mod moderation;
 pub(in crate::api) mod rooms;

@@ -1,0 +1,35 @@
+//! Asks other servers about their users and aliases.
+
+use std::collections::BTreeMap;
+
+use ruma::{
+    OwnedRoomId, OwnedServerName, RoomAliasId, UserId,
+    api::federation::query::{get_profile_information, get_room_information},
+};
+use serde_json::Value;
+
+use super::{Federation, QueryError};
+use crate::remote::Patience;
+
+impl Federation {
+    /// The profile of a user of another server, or one field of it.
+    ///
+    /// # Errors
+    /// [`QueryError::NotFound`] when the server says so.
+    pub async fn profile(&self, user_id: &UserId, field: Option<&str>) -> Result<BTreeMap<String, Value>, QueryError> {
+        let mut request = get_profile_information::v1::Request::new(user_id.to_owned());
+        request.field = field.map(Into::into);
+        let answer = self.parts.client.send(user_id.server_name(), request, Patience::Brief).await?;
+        Ok(answer.iter().map(|(key, value)| (key.clone(), value.clone())).collect())
+    }
+
+    /// The room that an alias of another server names, and servers that are in it.
+    ///
+    /// # Errors
+    /// [`QueryError::NotFound`] when the server says so.
+    pub async fn resolve_alias(&self, alias: &RoomAliasId) -> Result<(OwnedRoomId, Vec<OwnedServerName>), QueryError> {
+        let request = get_room_information::v1::Request::new(alias.to_owned());
+        let answer = self.parts.client.send(alias.server_name(), request, Patience::Insistent).await?;
+        Ok((answer.room_id, answer.servers))
+    }
+}

@@ -84,7 +84,7 @@ impl App {
         let stop = CancellationToken::new();
         let draining = Draining::default();
 
-        let db_config = config.database.to_db_config(&config.data_folder);
+        let db_config = db_config(config);
         let lock = match &db_config {
             DbConfig::Sqlite { path, .. } => Some(DbLock::take(path)?),
             DbConfig::Postgres { .. } => None,
@@ -223,6 +223,18 @@ impl App {
         if tokio::time::timeout(STOP_WITHIN, self.tasks.wait()).await.is_err() {
             tracing::warn!("some background tasks did not end in time");
         }
+    }
+}
+
+/// What the storage room opens; a SQLite file stands in the data folder unless the configuration says otherwise.
+pub fn db_config(config: &Config) -> DbConfig {
+    let database = &config.database;
+    match &database.postgres {
+        Some(url) => DbConfig::Postgres { url: url.expose().to_owned(), connections: database.connections },
+        None => DbConfig::Sqlite {
+            path: database.sqlite.clone().unwrap_or_else(|| config.data_folder.join("gatehouse.db")),
+            readers: database.connections,
+        },
     }
 }
 

@@ -259,7 +259,7 @@ impl CreateUser {
     /// Opens the database beside the shard that may run on it.
     async fn create(&self, config: &Config, password: String) -> Result<String, CommandError> {
         app::make_folder(&config.data_folder)?;
-        let db = Db::open(&alone(config.database.to_db_config(&config.data_folder))).await?;
+        let db = Db::open(&alone(app::db_config(config))).await?;
         let names = UserNames::new(db.clone(), Nids::new(db.clone()));
         let user =
             NewUser { localpart: self.name.clone(), password: Some(password), displayname: None, is_admin: self.admin };

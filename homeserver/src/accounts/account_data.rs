@@ -14,8 +14,8 @@ use crate::{
 
 /// The longest type of account data, and the longest tag, in bytes.
 const MAX_NAME_BYTES: usize = 255;
-/// How often an edit is tried again when another shard edits the same piece.
-const ATTEMPTS: u32 = 8;
+/// How often an edit is tried again when somebody else edits the same piece.
+const ATTEMPTS: u32 = 32;
 const TAGS: &str = "m.tag";
 
 /// Why account data was not read or written.
@@ -123,7 +123,7 @@ impl Accounts {
         for _ in 0..ATTEMPTS {
             let stored = account_data::find(&self.inner.db, user_nid, room_id, data_type).await?;
             let content = edit(stored.as_deref())?;
-            let guard = account_data::unchanged(user_nid, room_id, data_type, stored.as_deref());
+            let guard = account_data::replace(user_nid, room_id, data_type, stored.as_deref(), &content);
             let statements: Vec<Stmt> = vec![account_data::upsert(user_nid, room_id, data_type, &content)];
             let changes = vec![Change::User { user: user_nid }];
             match self.inner.lane.commit(Write { guard: Some(guard), statements, changes }).await {

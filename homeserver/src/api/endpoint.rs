@@ -73,7 +73,11 @@ pub async fn collect<S: Send + Sync>(
     let params = RawPathParams::from_request_parts(&mut parts, state)
         .await
         .map_err(|_| ApiError::invalid_param("The path is not valid UTF-8"))?;
-    let path_args = params.iter().map(|(_, value)| value.to_owned()).collect();
+    let path_args: Vec<String> = params.iter().map(|(_, value)| value.to_owned()).collect();
+    // No text of the specification has one, and PostgreSQL keeps none.
+    if path_args.iter().any(|value| value.contains('\0')) {
+        return Err(ApiError::invalid_param("The path has a zero byte"));
+    }
     let body = Limited::new(body, limit).collect().await.map_err(|error| {
         if error.is::<http_body_util::LengthLimitError>() {
             ApiError::too_large("The request's body is too large")

@@ -1,11 +1,9 @@
 //! `[database]`: which engine, and how much of it.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use gatehouse_shared::config::{Checker, Secret};
 use serde::{Deserialize, Serialize};
-
-use crate::storage::DbConfig;
 
 /// Where everything is kept.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -28,17 +26,6 @@ impl Default for DatabaseConfig {
 }
 
 impl DatabaseConfig {
-    /// What the storage room opens; a SQLite file stands in `data_folder` unless the section says otherwise.
-    pub fn to_db_config(&self, data_folder: &Path) -> DbConfig {
-        match &self.postgres {
-            Some(url) => DbConfig::Postgres { url: url.expose().to_owned(), connections: self.connections },
-            None => DbConfig::Sqlite {
-                path: self.sqlite.clone().unwrap_or_else(|| data_folder.join("gatehouse.db")),
-                readers: self.connections,
-            },
-        }
-    }
-
     pub(super) fn check(&self, checker: &mut Checker<'_>) {
         if self.sqlite.is_some() && self.postgres.is_some() {
             checker.reject("database.postgres", "give either `sqlite` or `postgres`, not both");

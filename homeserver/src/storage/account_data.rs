@@ -69,19 +69,20 @@ pub fn prune_openid_tokens(now_ms: u64) -> Stmt {
     Stmt::new("DELETE FROM openid_tokens WHERE expires_ts <= $1", params![now_ms])
 }
 
-/// Touches a row only while the content is still `stored`; the guard of a write that replaces it.
-pub fn unchanged(user_nid: i64, room_id: &str, data_type: &str, stored: Option<&str>) -> Stmt {
+/// Replaces the content only while it is still `stored`; the guard of a write that edits it. Two edits of one content in
+/// one transaction exclude each other, because the first one's guard changes what the second one's looks for.
+pub fn replace(user_nid: i64, room_id: &str, data_type: &str, stored: Option<&str>, content: &str) -> Stmt {
     match stored {
         Some(stored) => Stmt::new(
-            "UPDATE account_data SET content = content \
+            "UPDATE account_data SET content = $5 \
              WHERE user_nid = $1 AND room_id = $2 AND data_type = $3 AND content = $4",
-            params![user_nid, room_id, data_type, stored],
+            params![user_nid, room_id, data_type, stored, content],
         ),
-        // The row that stands in for it is replaced in the same transaction.
+        // Its place in the order of commits is not known to a guard; the upsert of the same write sets it.
         None => Stmt::new(
             "INSERT INTO account_data (user_nid, room_id, data_type, content, lane, seq) \
-             VALUES ($1, $2, $3, '{}', 0, 0) ON CONFLICT (user_nid, room_id, data_type) DO NOTHING",
-            params![user_nid, room_id, data_type],
+             VALUES ($1, $2, $3, $4, 0, 0) ON CONFLICT (user_nid, room_id, data_type) DO NOTHING",
+            params![user_nid, room_id, data_type, content],
         ),
     }
 }

@@ -1,12 +1,13 @@
 //! Account registration.
 
-use axum::{Router, extract::State};
+use axum::{Json, Router, extract::State};
 use http::StatusCode;
 use ruma::api::client::account::{
     check_registration_token_validity::v1 as token_validity,
     get_username_availability::v3 as availability,
     register::{RegistrationKind, v3 as register},
 };
+use serde::Serialize;
 
 use crate::{
     accounts::{Accounts, NewDevice, RegisterRequest},
@@ -24,7 +25,7 @@ async fn register(
     State(accounts): State<Accounts>,
     ClientAddr(client): ClientAddr,
     Interactive { request, uia }: Interactive<register::Request>,
-) -> Result<Ruma<register::Response>, ApiError> {
+) -> Result<Json<Registered>, ApiError> {
     if request.kind == RegistrationKind::Guest {
         return Err(ApiError::new(
             StatusCode::FORBIDDEN,
@@ -43,14 +44,28 @@ async fn register(
         inhibit_login: request.inhibit_login,
     };
     let registered = accounts.register(register, &uia, client).await?;
-    let mut response = register::Response::new(registered.user_id);
+    let mut response = Registered { user_id: registered.user_id.into(), ..Registered::default() };
     if let Some(session) = registered.session {
         response.access_token = Some(session.access_token);
-        response.device_id = Some(session.device_id.into());
+        response.device_id = Some(session.device_id);
         response.refresh_token = session.refresh_token;
-        response.expires_in = session.expires_in_ms.map(std::time::Duration::from_millis);
+        response.expires_in_ms = session.expires_in_ms;
     }
-    Ok(Ruma(response))
+    Ok(Json(response))
+}
+
+/// What a registration answers; ruma's type writes a device id of null when nobody is logged in.
+#[derive(Default, Serialize)]
+struct Registered {
+    user_id: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    access_token: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    device_id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    refresh_token: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expires_in_ms: Option<u64>,
 }
 
 async fn username_availability(

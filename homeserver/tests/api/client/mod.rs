@@ -1,0 +1,12 @@
+mod account;
+mod account_data;
+mod capabilities;
+mod devices;
+mod filters;
+mod login;
+mod openid;
+mod profile;
+mod push_rules;
+mod registration;
+mod tags;
+mod versions;

@@ -1,0 +1,12 @@
+//! The HTTP interface of a shard, page by page of the specification, on both engines.
+//!
+//! Each test talks to a whole shard (`App`) in this process, through its router, as the edge would.
+
+#[macro_use]
+mod harness;
+
+mod admin;
+mod client;
+mod gate;
+mod layers;
+mod spec_coverage;

@@ -131,7 +131,8 @@ impl App {
             stream: stream.clone(),
             server_name: config.server_name.clone(),
             clock: clock.clone(),
-        });
+        })
+        .asking(client.clone());
         let ephemeral = Ephemeral::new(EphemeralParts {
             db: db.clone(),
             names: names.clone(),

@@ -25,6 +25,7 @@ pub use self::{
 };
 pub use crate::storage::key_backup::Sessions;
 use crate::{
+    remote::FederationClient,
     storage::{Db, UserNames},
     stream::{Lane, Stream},
 };
@@ -43,6 +44,8 @@ pub struct E2eeParts {
 #[derive(Clone)]
 pub struct E2ee {
     parts: Arc<E2eeParts>,
+    /// Without it every other server counts as one that cannot be asked.
+    client: Option<FederationClient>,
 }
 
 /// The local device on whose behalf something is done.
@@ -63,8 +66,9 @@ pub enum Asker<'a> {
 }
 
 impl E2ee {
+    /// Knows this server's users only, until [`E2ee::asking`] names the way to the others.
     pub fn new(parts: E2eeParts) -> Self {
-        Self { parts: Arc::new(parts) }
+        Self { parts: Arc::new(parts), client: None }
     }
 
     fn is_local(&self, user_id: &UserId) -> bool {

@@ -69,19 +69,20 @@ impl Listener {
     }
 }
 
-/// Binds beside `path` and moves the socket there, so that it is never there with another mode, and never missing.
+/// Binds at `path` itself and not beside it with a move afterwards: the name that a socket was bound to is what its
+/// clients see, and the edge keeps a connection for the next request only when that is the name it connected to.
+///
+/// A folder that others cannot enter keeps them out until the mode is set.
 async fn bind_unix(path: &Path) -> io::Result<UnixListener> {
     if tokio::net::UnixStream::connect(path).await.is_ok() {
         return Err(io::Error::new(io::ErrorKind::AddrInUse, "another process answers on this socket"));
     }
-    let beside = path.with_extension(format!("new-{}", std::process::id()));
-    match fs::remove_file(&beside) {
+    match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
-    let listener = UnixListener::bind(&beside)?;
-    fs::set_permissions(&beside, fs::Permissions::from_mode(0o600))?;
-    fs::rename(&beside, path)?;
+    let listener = UnixListener::bind(path)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
     Ok(listener)
 }
 

@@ -13,6 +13,8 @@ mod value;
 
 use std::path::PathBuf;
 
+use tracing::Instrument as _;
+
 pub use lock::DbLock;
 pub use value::{FromValue, Row, Stmt, Value, json_list};
 
@@ -106,9 +108,10 @@ impl Db {
     /// Runs one reading statement and returns its rows.
     pub async fn query(&self, sql: &'static str, params: Vec<Value>) -> Result<Vec<Row>, DbError> {
         let stmt = Stmt::new(sql, params);
+        let span = tracing::debug_span!("sql", db.statement = sql);
         match &self.engine {
-            Engine::Sqlite(sqlite) => sqlite.read(stmt).await,
-            Engine::Postgres(postgres) => postgres.read(stmt).await,
+            Engine::Sqlite(sqlite) => sqlite.read(stmt).instrument(span).await,
+            Engine::Postgres(postgres) => postgres.read(stmt).instrument(span).await,
         }
     }
 
@@ -220,9 +223,10 @@ impl Tx {
 
     /// Runs statements in order in as few round trips as the engine allows. The first failure is the answer.
     pub async fn run(&mut self, stmts: Vec<Stmt>) -> Result<Vec<Outcome>, DbError> {
+        let span = statements_span(&stmts);
         match &mut self.engine {
-            TxEngine::Sqlite(tx) => tx.run(stmts).await,
-            TxEngine::Postgres(tx) => tx.run(stmts).await,
+            TxEngine::Sqlite(tx) => tx.run(stmts).instrument(span).await,
+            TxEngine::Postgres(tx) => tx.run(stmts).instrument(span).await,
         }
     }
 
@@ -237,19 +241,27 @@ impl Tx {
     /// Runs the last statements, commits, and then reads once more, after the commit and outside of it. One round trip
     /// where the engine can.
     pub async fn run_commit_and_read(self, stmts: Vec<Stmt>, read: Stmt) -> Result<Vec<Row>, DbError> {
+        let span = statements_span(&stmts);
         match self.engine {
-            TxEngine::Sqlite(tx) => tx.run_commit_and_read(stmts, read).await,
-            TxEngine::Postgres(tx) => tx.run_commit_and_read(stmts, read).await,
+            TxEngine::Sqlite(tx) => tx.run_commit_and_read(stmts, read).instrument(span).await,
+            TxEngine::Postgres(tx) => tx.run_commit_and_read(stmts, read).instrument(span).await,
         }
     }
 
     /// Runs the last statements and commits, in one round trip where the engine can.
     pub async fn run_and_commit(self, stmts: Vec<Stmt>) -> Result<Vec<Outcome>, DbError> {
+        let span = statements_span(&stmts);
         match self.engine {
-            TxEngine::Sqlite(tx) => tx.run_and_commit(stmts).await,
-            TxEngine::Postgres(tx) => tx.run_and_commit(stmts).await,
+            TxEngine::Sqlite(tx) => tx.run_and_commit(stmts).instrument(span).await,
+            TxEngine::Postgres(tx) => tx.run_and_commit(stmts).instrument(span).await,
         }
     }
+}
+
+/// One span for a round trip; the texts of its statements hold no values.
+fn statements_span(stmts: &[Stmt]) -> tracing::Span {
+    let first = stmts.first().map_or("COMMIT", |stmt| stmt.sql);
+    tracing::debug_span!("sql", db.statement = first, db.statements = stmts.len())
 }
 
 /// Reads that all see the same moment.

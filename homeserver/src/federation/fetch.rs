@@ -76,6 +76,22 @@ impl Federation {
             Some(stored) => stored.pdu,
             None => self.fetch_event(origin, room_id, version, event_id).await?,
         };
+        let state = self.fetch_state_before(origin, &pdu).await?;
+        let missing = self.parts.rooms.missing(&super::receive_pdu::needed_for_auth(&pdu)).await?;
+        if !missing.is_empty() {
+            self.fetch_auth_chain(origin, &pdu, &missing).await?;
+        }
+        self.parts.rooms.receive(&pdu, Some(&state)).await?;
+        Ok(())
+    }
+
+    /// The state before an event as `origin` tells it; its events and their auth chains are stored when this returns.
+    pub(super) async fn fetch_state_before(
+        &self,
+        origin: &ServerName,
+        pdu: &Pdu,
+    ) -> Result<Vec<OwnedEventId>, ReceivePduError> {
+        let (room_id, version, event_id) = (pdu.room_id(), pdu.room_version(), pdu.event_id());
         let request = get_room_state_ids::v1::Request::new(event_id.to_owned(), room_id.to_owned());
         let ids = self.parts.client.send(origin, request, Patience::Brief).await?;
         let needed: Vec<OwnedEventId> = ids.pdu_ids.iter().chain(&ids.auth_chain_ids).cloned().collect();
@@ -93,12 +109,7 @@ impl Federation {
         let lost: HashSet<OwnedEventId> = self.parts.rooms.missing(&ids.pdu_ids).await?.into_iter().collect();
         let state: Vec<OwnedEventId> =
             distinct(ids.pdu_ids).into_iter().filter(|event_id| !lost.contains(event_id)).collect();
-        let missing = self.parts.rooms.missing(&super::receive_pdu::needed_for_auth(&pdu)).await?;
-        if !missing.is_empty() {
-            self.fetch_auth_chain(origin, &pdu, &missing).await?;
-        }
-        self.parts.rooms.receive(&pdu, Some(&state)).await?;
-        Ok(())
+        Ok(state)
     }
 
     /// Those of some events that can be had, verified.

@@ -8,6 +8,7 @@ mod edu;
 mod error;
 mod fetch;
 mod handshake;
+mod history;
 mod invite;
 mod query;
 mod receive_pdu;

@@ -307,3 +307,39 @@ async fn a_third_server_hears_all_and_a_gap_is_closed() {
     third.say(&room, &carol, "I see").await;
     expect_heard(&here, &room, &carol, &["I see".to_owned()]).await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn history_from_before_the_join_is_fetched_to_the_start() {
+    let authority = TestAuthority::new();
+    let (here, there) = tokio::join!(Node::start(&authority), Node::start(&authority));
+    let (alice, bob) = (here.user("alice").await, there.user("bob").await);
+    for version in [RoomVersion::V1, RoomVersion::V12] {
+        let room = here.room(&alice, version).await;
+        let bodies = numbered("before", 120);
+        for body in &bodies {
+            here.say(&room, &alice, body).await;
+        }
+        there.membership.join(&bob, &room, &[here.name.clone()], None).await.unwrap();
+        let mut rounds = 0;
+        while there.federation.fetch_history(&room, 10).await.unwrap() {
+            rounds += 1;
+            assert!(rounds < 10, "history has no end");
+        }
+        let count = "SELECT COUNT(*), COUNT(e.state_nid), COUNT(DISTINCT e.position) FROM events e \
+                     JOIN rooms r ON r.room_nid = e.room_nid WHERE r.room_id = $1 AND e.position IS NOT NULL \
+                     AND e.standing = 0";
+        let counts = async |node: &Node| {
+            let row = node.db.query_one(count, crate::params![room.as_str()]).await.unwrap();
+            (row.get::<i64>(0).unwrap(), row.get::<i64>(1).unwrap(), row.get::<i64>(2).unwrap())
+        };
+        assert_eq!(counts(&there).await, counts(&here).await);
+        let order = "SELECT e.event_id FROM events e JOIN rooms r ON r.room_nid = e.room_nid \
+                     WHERE r.room_id = $1 AND e.position IS NOT NULL ORDER BY e.position";
+        let ids = async |node: &Node| {
+            let rows = node.db.query(order, crate::params![room.as_str()]).await.unwrap();
+            rows.iter().map(|row| row.get::<String>(0).unwrap()).collect::<Vec<_>>()
+        };
+        assert_eq!(ids(&there).await, ids(&here).await);
+        assert!(there.rooms.gaps(&room).await.unwrap().is_empty());
+    }
+}

@@ -7,6 +7,7 @@
 
 mod aliases;
 mod append;
+mod backfill;
 mod batch;
 mod create;
 mod directory;

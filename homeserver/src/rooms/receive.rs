@@ -272,7 +272,7 @@ impl Rooms {
     }
 
     /// The state that consists of these stored events.
-    async fn state_of(&self, event_ids: &[OwnedEventId], hot: &Hot) -> Result<RoomState, ReceiveError> {
+    pub(super) async fn state_of(&self, event_ids: &[OwnedEventId], hot: &Hot) -> Result<RoomState, ReceiveError> {
         let mut map = StateMap::new();
         let mut known = HashMap::new();
         for chunk in event_ids.chunks(500) {
@@ -352,7 +352,7 @@ impl Rooms {
         self.resolve(hot.room_version, states).await
     }
 
-    async fn event_nid(&self, stored: Option<&StoredEvent>) -> Result<i64, DbError> {
+    pub(super) async fn event_nid(&self, stored: Option<&StoredEvent>) -> Result<i64, DbError> {
         match stored {
             Some(event) => Ok(event.event_nid),
             None => self.shared.parts.nids.next(NidKind::Event).await,
@@ -451,7 +451,7 @@ fn is_after_state_event(found: &HashMap<OwnedEventId, StoredEvent>) -> bool {
     found.values().any(|event| event.pdu.is_state() && !event.pdu.rejected())
 }
 
-fn authorise_by_auth_events(pdu: &Pdu, known: &HashMap<OwnedEventId, Pdu>) -> Result<(), AuthError> {
+pub(super) fn authorise_by_auth_events(pdu: &Pdu, known: &HashMap<OwnedEventId, Pdu>) -> Result<(), AuthError> {
     let fetch = |event_id: &EventId| known.get(event_id).cloned();
     auth::check_independent(pdu, fetch)?;
     auth::check_against_auth_events(pdu, fetch)
@@ -494,7 +494,7 @@ fn insert_if_absent(pdu: &Pdu, place: Place) -> Stmt {
     )
 }
 
-fn insert_gap(room_nid: i64, event_id: &EventId, position: i64) -> Stmt {
+pub(super) fn insert_gap(room_nid: i64, event_id: &EventId, position: i64) -> Stmt {
     Stmt::new(
         "INSERT INTO backward_extremities (room_nid, event_id, position) VALUES ($1, $2, $3) \
          ON CONFLICT (room_nid, event_id) DO NOTHING",

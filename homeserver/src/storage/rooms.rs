@@ -101,6 +101,20 @@ pub fn compare_and_swap(swap: &Swap<'_>) -> Stmt {
     )
 }
 
+/// The position before which the room's history begins; 0 while nothing was backfilled.
+///
+/// # Errors
+/// Those of the database.
+pub async fn oldest(db: &Db, room_nid: i64) -> Result<i64, DbError> {
+    db.query_one("SELECT oldest FROM rooms WHERE room_nid = $1", params![room_nid]).await?.get(0)
+}
+
+/// Moves that position; touches nothing when somebody else did meanwhile.
+pub fn move_oldest(room_nid: i64, expected: i64, new: i64) -> Stmt {
+    let sql = "UPDATE rooms SET oldest = $3 WHERE room_nid = $1 AND oldest = $2";
+    Stmt::new(sql, params![room_nid, expected, new])
+}
+
 /// Puts an event at a key of the current state.
 pub fn set_current_state(room_nid: i64, event_type: &str, state_key: &str, event_nid: i64) -> Stmt {
     Stmt::new(

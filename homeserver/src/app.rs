@@ -4,6 +4,7 @@ use std::{
     fs, io,
     os::unix::fs::DirBuilderExt as _,
     path::{Path, PathBuf},
+    pin::Pin,
     sync::Arc,
     time::Duration,
 };
@@ -11,6 +12,7 @@ use std::{
 use axum::Router;
 use gatehouse_shared::{clock::Clock, contract::ClusterSecret};
 use prometheus_client::registry::Registry;
+use ruma::RoomId;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
@@ -33,7 +35,7 @@ use crate::{
     rooms::{Rooms, RoomsParts},
     storage::{Db, DbConfig, DbError, UserNames, db::DbLock, event_cache::EventCache, nid::Nids},
     stream::Stream,
-    sync::{SyncParts, Syncer},
+    sync::{SyncParts, Syncer, room::HistorySource},
 };
 
 /// How long background tasks may take to write what they still hold.
@@ -140,15 +142,6 @@ impl App {
             clock: clock.clone(),
         });
         tasks.spawn(ephemeral.clone().end_orphaned_typing(stop.clone()));
-        let sync = Syncer::new(SyncParts {
-            db: db.clone(),
-            stream: stream.clone(),
-            names: names.clone(),
-            events,
-            history: None,
-            shutdown: draining.token(),
-            clock: clock.clone(),
-        });
         let federation = Federation::new(FederationParts {
             db: db.clone(),
             nids,
@@ -175,6 +168,15 @@ impl App {
         if config.federation.enabled {
             tasks.spawn(sender.run(stop.clone()));
         }
+        let sync = Syncer::new(SyncParts {
+            db: db.clone(),
+            stream: stream.clone(),
+            names: names.clone(),
+            events,
+            history: Some(Arc::new(HistoryOfOthers(federation.clone()))),
+            shutdown: draining.token(),
+            clock: clock.clone(),
+        });
         let membership = Membership::new(db.clone(), names.clone(), rooms.clone(), federation.clone());
         let accounts = Accounts::start(
             AccountsParts {
@@ -246,6 +248,24 @@ pub fn db_config(config: &Config) -> DbConfig {
             path: database.sqlite.clone().unwrap_or_else(|| config.data_folder.join("gatehouse.db")),
             readers: database.connections,
         },
+    }
+}
+
+/// What a reader asks for when our history of a room ends: other servers may have more.
+struct HistoryOfOthers(Federation);
+
+impl HistorySource for HistoryOfOthers {
+    fn fetch_before<'a>(
+        &'a self,
+        room_id: &'a RoomId,
+        limit: usize,
+    ) -> Pin<Box<dyn Future<Output = bool> + Send + 'a>> {
+        Box::pin(async move {
+            self.0.fetch_history(room_id, limit).await.unwrap_or_else(|error| {
+                tracing::warn!(error = &error as &dyn std::error::Error, room.id = %room_id, "cannot fetch history");
+                false
+            })
+        })
     }
 }
 

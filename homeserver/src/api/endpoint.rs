@@ -102,7 +102,9 @@ pub fn parse<T: IncomingRequest>(
     if args.len() < expected {
         args.resize(expected, "");
     }
-    let mut borrowed = http::Request::new(request.body().as_ref());
+    // Clients may leave out a body in which everything is optional; not all of ruma's types know that.
+    let left_out = request.body().is_empty() && request.method() != http::Method::GET;
+    let mut borrowed = http::Request::new(if left_out { b"{}" } else { request.body().as_ref() });
     *borrowed.method_mut() = request.method().clone();
     *borrowed.uri_mut() = request.uri().clone();
     *borrowed.headers_mut() = request.headers().clone();

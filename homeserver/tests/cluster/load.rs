@@ -64,7 +64,7 @@ impl Load {
         let members: Vec<usize> = (0..self.members).map(|offset| (number + offset) % self.clients).collect();
         let id = users[members[0]].create_room(&json!({"preset": "public_chat"})).await;
         for member in &members[1..] {
-            users[*member].join(&id, "").await;
+            users[*member].join(&id).await;
         }
         Room { id, members, acknowledged: RefCell::default() }
     }

@@ -86,8 +86,8 @@ async fn meet(version: &'static str, ours: &Side, theirs: &Side) -> Pair {
     let content = json!({"preset": "public_chat", "room_version": version});
     let our_room = our_user.create_room(&content).await;
     let their_room = their_user.create_room(&content).await;
-    their_user.join(&our_room, &ours.name).await;
-    our_user.join(&their_room, &theirs.name).await;
+    their_user.join_via(&our_room, &ours.name).await;
+    our_user.join_via(&their_room, &theirs.name).await;
     let (mut ours, mut theirs) = (Follower::new(&our_user), Follower::new(&their_user));
     for room in [&our_room, &their_room] {
         expect_membership(&mut ours, room, &their_user, "join").await;
@@ -127,7 +127,7 @@ async fn visit(host: &mut Follower, host_name: &str, guest: &mut Follower, conte
     let room = host_user.create_room(content).await;
     host_user.invite(&room, &guest_user.id).await;
     guest.until("the invite", |guest| guest.is_invited(&room)).await;
-    guest_user.join(&room, host_name).await;
+    guest_user.join_via(&room, host_name).await;
     expect_membership(host, &room, &guest_user, "join").await;
     guest.until("the room", |guest| guest.membership(&room, &guest_user.id) == "join").await;
     guest_user.leave(&room).await;

@@ -155,11 +155,20 @@ impl User {
         text(&self.call(Method::POST, path, Some(content)).await.expect("a new room"), "room_id")
     }
 
-    /// Joins a room, through the server `via` when it is not known here.
+    /// Joins a room of the user's own server.
     ///
     /// # Panics
     /// When the server refuses.
-    pub async fn join(&self, room_id: &str, via: &str) {
+    pub async fn join(&self, room_id: &str) {
+        let path = format!("/_matrix/client/v3/rooms/{}/join", encode(room_id));
+        self.call(Method::POST, &path, Some(&json!({}))).await.expect("the join");
+    }
+
+    /// Joins a room that this user's server may not know, through the server `via`.
+    ///
+    /// # Panics
+    /// When the server refuses.
+    pub async fn join_via(&self, room_id: &str, via: &str) {
         let (room_id, via) = (encode(room_id), encode(via));
         // `server_name` is what `via` was called before version 1.12 of the specification.
         let path = format!("/_matrix/client/v3/join/{room_id}?via={via}&server_name={via}");

@@ -22,7 +22,7 @@ where
 
 /// A new SQLite file in a folder that the caller keeps.
 pub(crate) async fn sqlite_in(folder: &Path) -> TestDb {
-    let config = DbConfig::Sqlite { path: folder.join("test.db"), readers: 2 };
+    let config = DbConfig::Sqlite { path: folder.join("test.db"), readers: 4 };
     let db = Db::open(&config).await.expect("a new SQLite file opens");
     TestDb { config, db }
 }

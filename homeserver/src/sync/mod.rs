@@ -252,6 +252,8 @@ impl Syncer {
             let answers = snapshot.query_all(vec![positions::read(), memberships::joined(user_nid)]).await?;
             let [lanes, rooms] = answers.as_slice() else { return Err(DbError::NoRow.into()) };
             let joined: Arc<Joined> = Arc::new(memberships::read_joined(rooms)?.into_iter().collect());
+            // A connection is not held while another one is waited for.
+            drop(snapshot);
             // What another shard committed may be in the snapshot and not yet in our log.
             stream.catch_up(&positions::parse(lanes)?).await?;
             memory.lock().remember_joined(stream, &began, joined);

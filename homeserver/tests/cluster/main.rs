@@ -26,7 +26,7 @@ async fn every_acknowledged_event_is_there_after_a_shard_on_sqlite_was_killed() 
     let mut deployment = Deployment::start(&Options::default());
     let load = Load {
         clients: 8,
-        rooms: 4,
+        rooms: 8,
         members: 4,
         messages: 1_000,
         kills: vec![Kill { after: 300, shard: 1 }, Kill { after: 700, shard: 1 }],

@@ -196,6 +196,11 @@ pub struct Tx {
     engine: TxEngine,
 }
 
+/// How many of a pool's connections may be held for longer than one statement.
+fn most_held(connections: usize) -> usize {
+    connections.saturating_sub(connections.div_ceil(4)).max(1)
+}
+
 enum TxEngine {
     Sqlite(sqlite::SqliteTx),
     Postgres(postgres::PostgresTx),

@@ -54,6 +54,9 @@ struct Shared {
     tls: Option<tokio_postgres_rustls::MakeRustlsConnect>,
     idle: Mutex<Vec<Connection>>,
     permits: Arc<Semaphore>,
+    /// Fewer than there are connections: who holds a transaction may wait for a single read beside it, and single reads
+    /// wait for nothing else, so that nobody waits in a circle.
+    transactions: Arc<Semaphore>,
     wake_ups: Arc<Notify>,
     listening: AtomicBool,
 }
@@ -70,11 +73,13 @@ impl Postgres {
         if tls.is_none() {
             config.ssl_mode(SslMode::Disable);
         }
+        let connections = connections.max(2);
         let shared = Shared {
             config,
             tls,
             idle: Mutex::new(Vec::new()),
-            permits: Arc::new(Semaphore::new(connections.max(2))),
+            permits: Arc::new(Semaphore::new(connections)),
+            transactions: Arc::new(Semaphore::new(super::most_held(connections))),
             wake_ups: Arc::new(Notify::new()),
             listening: AtomicBool::new(false),
         };
@@ -102,7 +107,8 @@ impl Postgres {
     }
 
     pub(super) async fn begin(&self, sql: &'static str) -> Result<PostgresTx, DbError> {
-        Ok(PostgresTx { connection: Some(self.take().await?), begin: Some(sql) })
+        let permit = acquire(&self.shared.transactions).await?;
+        Ok(PostgresTx { connection: Some(self.take().await?), begin: Some(sql), _permit: permit })
     }
 
     pub(super) async fn script(&self, sql: &str) -> Result<(), DbError> {
@@ -122,10 +128,7 @@ impl Postgres {
     }
 
     async fn take(&self) -> Result<Checkout, DbError> {
-        let permit = tokio::time::timeout(CHECKOUT_TIMEOUT, self.shared.permits.clone().acquire_owned())
-            .await
-            .map_err(|_| DbError::Unavailable("all database connections are busy".into()))?
-            .map_err(unavailable)?;
+        let permit = acquire(&self.shared.permits).await?;
         let idle = {
             let mut idle = self.shared.idle.lock();
             idle.retain(|connection| !connection.client.is_closed());
@@ -137,6 +140,13 @@ impl Postgres {
         };
         Ok(Checkout { connection: Some(connection), shared: self.shared.clone(), _permit: permit })
     }
+}
+
+async fn acquire(permits: &Arc<Semaphore>) -> Result<OwnedSemaphorePermit, DbError> {
+    tokio::time::timeout(CHECKOUT_TIMEOUT, permits.clone().acquire_owned())
+        .await
+        .map_err(|_| DbError::Unavailable("all database connections are busy".into()))?
+        .map_err(unavailable)
 }
 
 pub(super) fn wake_up_statement() -> Stmt {
@@ -282,6 +292,7 @@ pub(super) struct PostgresTx {
     connection: Option<Checkout>,
     /// The BEGIN that has not been sent yet: it travels with the first statements.
     begin: Option<&'static str>,
+    _permit: OwnedSemaphorePermit,
 }
 
 impl PostgresTx {

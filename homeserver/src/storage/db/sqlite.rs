@@ -17,14 +17,18 @@ const PREPARED: usize = 256;
 pub(super) struct Sqlite {
     writer: Pool,
     readers: Pool,
+    /// Fewer than there are readers: who holds a snapshot may wait for a single read beside it, and single reads wait for
+    /// nothing else, so that nobody waits in a circle.
+    snapshots: Arc<Semaphore>,
 }
 
 impl Sqlite {
     pub(super) fn open(path: &Path, readers: usize) -> Result<Self, DbError> {
         // The writer comes first: it creates the file and switches it to WAL.
         let writer = Pool::open(path, 1, Role::Writer)?;
-        let readers = Pool::open(path, readers.max(1), Role::Reader)?;
-        Ok(Self { writer, readers })
+        let readers = readers.max(2);
+        let snapshots = Arc::new(Semaphore::new(super::most_held(readers)));
+        Ok(Self { writer, readers: Pool::open(path, readers, Role::Reader)?, snapshots })
     }
 
     pub(super) async fn read(&self, stmt: Stmt) -> Result<Vec<Row>, DbError> {
@@ -33,11 +37,13 @@ impl Sqlite {
     }
 
     pub(super) async fn begin(&self) -> Result<SqliteTx, DbError> {
-        SqliteTx::begin(self.writer.take().await?, "BEGIN IMMEDIATE").await
+        SqliteTx::begin(self.writer.take().await?, None, "BEGIN IMMEDIATE").await
     }
 
     pub(super) async fn snapshot(&self) -> Result<SqliteTx, DbError> {
-        SqliteTx::begin(self.readers.take().await?, "BEGIN").await
+        let permit = self.snapshots.clone().acquire_owned().await;
+        let permit = permit.map_err(|error| DbError::Unavailable(error.into()))?;
+        SqliteTx::begin(self.readers.take().await?, Some(permit), "BEGIN").await
     }
 
     pub(super) async fn script(&self, sql: String) -> Result<(), DbError> {
@@ -49,12 +55,18 @@ impl Sqlite {
 pub(super) struct SqliteTx {
     /// `None` once committed.
     connection: Option<Checkout>,
+    /// Of a snapshot, its place among those that may be held.
+    _permit: Option<OwnedSemaphorePermit>,
 }
 
 impl SqliteTx {
-    async fn begin(connection: Checkout, sql: &'static str) -> Result<Self, DbError> {
+    async fn begin(
+        connection: Checkout,
+        permit: Option<OwnedSemaphorePermit>,
+        sql: &'static str,
+    ) -> Result<Self, DbError> {
         // Owned before the statement runs, so that a caller who gives up meanwhile still rolls back.
-        let tx = Self { connection: Some(connection) };
+        let tx = Self { connection: Some(connection), _permit: permit };
         tx.connection()?.call(move |sqlite| execute_plain(sqlite, sql)).await??;
         Ok(tx)
     }

@@ -112,3 +112,17 @@ async fn a_newer_schema_is_refused() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn holders_of_snapshots_can_read_beside_them_however_many_there_are() {
+    on_both_engines(|TestDb { db, .. }| async move {
+        let reads_beside = || async {
+            let mut snapshot = db.snapshot().await.unwrap();
+            snapshot.query("SELECT 1", params![]).await.unwrap();
+            tokio::task::yield_now().await;
+            db.query("SELECT 1", params![]).await.unwrap();
+        };
+        futures_util::future::join_all((0..50).map(|_| reads_beside())).await;
+    })
+    .await;
+}

@@ -1,6 +1,7 @@
 mod account;
 mod account_data;
 mod capabilities;
+mod create_room;
 mod devices;
 mod filters;
 mod login;
@@ -8,5 +9,7 @@ mod openid;
 mod profile;
 mod push_rules;
 mod registration;
+mod room_membership;
+mod room_send;
 mod tags;
 mod versions;

@@ -10,4 +10,5 @@ mod client;
 mod gate;
 mod layers;
 mod process;
+mod rooms;
 mod spec_coverage;

@@ -3,7 +3,7 @@
 
 use axum::{Router, extract::State};
 use ruma::{
-    CanonicalJsonObject,
+    CanonicalJsonObject, EventId, UserId,
     api::client::{
         message::send_message_event::v3 as send_message, redact::redact_event::v3 as redact_event,
         state::send_state_event::v3 as send_state,
@@ -13,6 +13,7 @@ use ruma::{
 use super::create_room::object_of;
 use crate::{
     api::{ApiError, ApiState, Ruma, RumaRouter, caller::Requester},
+    membership::Membership,
     rooms::{Draft, Rooms, Transaction},
 };
 
@@ -30,12 +31,16 @@ async fn send(
 ) -> Result<Ruma<send_message::Response>, ApiError> {
     let event_type = request.event_type.to_string();
     let scope = format!("send/{}", request.room_id);
+    let content = object_of(&request.body)?;
+    // A redaction that a client sends as an event is none the less one.
+    let redacts = content.get("redacts").filter(|_| event_type == "m.room.redaction");
+    let redacts = redacts.and_then(|target| target.as_str()).and_then(|target| EventId::parse(target).ok());
     let draft = Draft {
         sender: &requester.user_id,
         event_type: &event_type,
         state_key: None,
-        content: object_of(&request.body)?,
-        redacts: None,
+        content,
+        redacts: redacts.as_deref(),
         transaction: Some(transaction(&requester, &scope, request.txn_id.as_str())?),
     };
     let event_id = rooms.append(&request.room_id, draft).await?;
@@ -44,11 +49,19 @@ async fn send(
 
 async fn set_state(
     State(rooms): State<Rooms>,
+    State(membership): State<Membership>,
     requester: Requester,
     Ruma(request): Ruma<send_state::Request>,
 ) -> Result<Ruma<send_state::Response>, ApiError> {
     let event_type = request.event_type.to_string();
-    let draft = Draft::state(&requester.user_id, &event_type, &request.state_key, object_of(&request.body)?);
+    let content = object_of(&request.body)?;
+    if event_type == "m.room.member"
+        && let Ok(user_id) = <&UserId>::try_from(request.state_key.as_str())
+    {
+        let event_id = membership.set_member_event(&requester.user_id, &request.room_id, user_id, content).await?;
+        return Ok(Ruma(send_state::Response::new(event_id)));
+    }
+    let draft = Draft::state(&requester.user_id, &event_type, &request.state_key, content);
     let event_id = rooms.set_state(&request.room_id, draft).await?;
     Ok(Ruma(send_state::Response::new(event_id)))
 }
@@ -71,7 +84,7 @@ async fn redact(
         redacts: Some(&request.event_id),
         transaction: Some(transaction(&requester, &scope, request.txn_id.as_str())?),
     };
-    let event_id = rooms.redact(&request.room_id, draft).await?;
+    let event_id = rooms.append(&request.room_id, draft).await?;
     Ok(Ruma(redact_event::Response::new(event_id)))
 }
 

@@ -1,16 +1,21 @@
 //! Writes the answer to a sync from what was gathered.
 
-use std::{collections::HashSet, fmt::Write as _};
+use std::{
+    collections::{HashMap, HashSet},
+    fmt::Write as _,
+};
+
+use ruma::OwnedUserId;
 
 use super::{
     SyncRequest, Syncer,
     gather::{Gathered, Kind, Passing, Room},
     unread::{Count, Unread},
-    write::{Object, push_list, push_plain_event, push_string, push_user_ids},
+    write::{Object, push_list, push_plain_event, push_string},
 };
 use crate::{
     rules::pdu::ClientFormat,
-    storage::{presence::PresenceRow, receipts::ReceiptRow, unread::AccountData},
+    storage::{device_lists::DeviceListChanges, presence::PresenceRow, receipts::ReceiptRow, unread::AccountData},
 };
 
 impl Syncer {
@@ -21,26 +26,31 @@ impl Syncer {
         object.string("next_batch", &gathered.token.to_string());
         object.out().push_str(&gathered.keys);
         let account_data = push_account_data(&mut object, request, &gathered);
-        let presence = !gathered.presence.is_empty();
+        let told: Vec<(&str, &PresenceRow)> = gathered
+            .presence
+            .iter()
+            .filter_map(|row| Some((gathered.names.get(&row.user_nid)?.as_str(), row)))
+            .filter(|(user_id, _)| request.filter.presence.allows_sender(user_id))
+            .collect();
+        let presence = !told.is_empty();
         if presence {
-            object.events("presence", &gathered.presence, |out, (user_id, row)| {
-                push_presence(out, user_id.as_str(), row, gathered.extras.now_ms);
+            object.events("presence", told, |out, (user_id, row)| {
+                push_presence(out, user_id, row, gathered.extras.now_ms);
             });
         }
         let to_device = !gathered.to_device.is_empty();
         if to_device {
             object.events("to_device", &gathered.to_device, |out, event| out.push_str(event));
         }
-        let device_lists = match &gathered.device_lists {
-            Some((changed, left)) if !changed.is_empty() || !left.is_empty() => {
-                let mut lists = Object::open(object.key("device_lists"));
-                push_user_ids(lists.key("changed"), changed);
-                push_user_ids(lists.key("left"), left);
-                lists.close();
-                true
+        let DeviceListChanges { changed, left } = &gathered.device_lists;
+        let device_lists = !changed.is_empty() || !left.is_empty();
+        if device_lists {
+            let mut lists = Object::open(object.key("device_lists"));
+            for (key, users) in [("changed", changed), ("left", left)] {
+                push_users(lists.key(key), users, &gathered.names);
             }
-            _ => false,
-        };
+            lists.close();
+        }
         let rooms = push_rooms(&mut object, request, &gathered);
         object.close();
         (out, account_data || presence || to_device || device_lists || rooms)
@@ -145,7 +155,7 @@ fn push_room(out: &mut String, request: &SyncRequest<'_>, gathered: &Gathered, r
         push_plain_event(out, &data.data_type, &data.content);
     });
     if room.kind == Kind::Joined {
-        push_passing(&mut object, &room.passing);
+        push_passing(&mut object, &room.passing, &gathered.names);
         let mut summary = Object::open(object.key("summary"));
         if let Some(told) = &room.summary {
             if let Some(heroes) = &told.heroes {
@@ -162,7 +172,7 @@ fn push_room(out: &mut String, request: &SyncRequest<'_>, gathered: &Gathered, r
     object.close();
 }
 
-fn push_passing(object: &mut Object<'_>, passing: &Passing) {
+fn push_passing(object: &mut Object<'_>, passing: &Passing, names: &Names) {
     let mut ephemeral = Object::open(object.key("ephemeral"));
     let out = ephemeral.key("events");
     out.push('[');
@@ -170,12 +180,12 @@ fn push_passing(object: &mut Object<'_>, passing: &Passing) {
     if let Some(users) = &passing.typing {
         let mut content = String::new();
         let mut typing = Object::open(&mut content);
-        push_user_ids(typing.key("user_ids"), users);
+        push_users(typing.key("user_ids"), users, names);
         typing.close();
         push_plain_event(out, "m.typing", &content);
         is_first = false;
     }
-    for layer in layers(passing) {
+    for layer in layers(passing, names) {
         if !is_first {
             out.push(',');
         }
@@ -186,13 +196,17 @@ fn push_passing(object: &mut Object<'_>, passing: &Passing) {
     ephemeral.close();
 }
 
+/// The names of users by number.
+type Names = HashMap<i64, OwnedUserId>;
+
 type Receipt<'a> = (&'a str, &'a ReceiptRow);
 
 /// The content of a receipt event has one place for each event, kind and user; a user's receipts for threads may need
 /// more. Receipts come sorted by event and kind.
-fn layers(passing: &Passing) -> Vec<Vec<Receipt<'_>>> {
+fn layers<'a>(passing: &'a Passing, names: &'a Names) -> Vec<Vec<Receipt<'a>>> {
     let mut layers: Vec<(HashSet<(&str, &str, &str)>, Vec<Receipt<'_>>)> = Vec::new();
-    for (user_id, receipt) in &passing.receipts {
+    for receipt in &passing.receipts {
+        let Some(user_id) = names.get(&receipt.user_nid) else { continue };
         let place = (receipt.event_id.as_str(), receipt.receipt_type.as_str(), user_id.as_str());
         match layers.iter_mut().find(|(taken, _)| !taken.contains(&place)) {
             Some((taken, layer)) => {
@@ -252,4 +266,8 @@ pub(super) fn push_counts(object: &mut Object<'_>, unread: &Unread, separates_th
 fn push_count(out: &mut String, count: Count) {
     // Formatting into a String cannot fail.
     let _ = write!(out, "{{\"highlight_count\":{},\"notification_count\":{}}}", count.highlights, count.notifications);
+}
+
+fn push_users(out: &mut String, users: &[i64], names: &Names) {
+    push_list(out, users.iter().filter_map(|user| names.get(user)), |out, user_id| push_string(out, user_id.as_str()));
 }

@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use ruma::{EventId, TransactionId, UserId};
+use ruma::{EventId, TransactionId};
 use serde_json::value::RawValue;
 
 use crate::{
@@ -165,11 +165,6 @@ pub(super) fn push_plain_event(out: &mut String, event_type: &str, content: &str
     object.raw("content", content);
     object.string("type", event_type);
     object.close();
-}
-
-/// Writes a list of user ids.
-pub(super) fn push_user_ids<T: AsRef<UserId>>(out: &mut String, user_ids: &[T]) {
-    push_list(out, user_ids, |out, user_id| push_string(out, user_id.as_ref().as_str()));
 }
 
 #[cfg(test)]

@@ -28,7 +28,8 @@ use super::{
 };
 use crate::{
     storage::{
-        DbError, Row, Snapshot, Stmt, device_lists,
+        DbError, Row, Snapshot, Stmt,
+        device_lists::{self, DeviceListChanges},
         event_cache::CachedEvent,
         memberships::{self, UserRoom},
         presence::{self, PresenceRow},
@@ -48,9 +49,11 @@ pub(super) struct Gathered {
     /// Effective push rules belong into the answer, whatever is stored of them.
     pub(super) personal: Arc<Personal>,
     pub(super) tells_push_rules: bool,
-    pub(super) presence: Vec<(OwnedUserId, PresenceRow)>,
+    pub(super) presence: Vec<PresenceRow>,
     pub(super) to_device: Vec<String>,
-    pub(super) device_lists: Option<(Vec<OwnedUserId>, Vec<OwnedUserId>)>,
+    pub(super) device_lists: DeviceListChanges,
+    /// Of all users that are told of by number.
+    pub(super) names: HashMap<i64, OwnedUserId>,
     pub(super) keys: Arc<str>,
     pub(super) joined: Vec<Room>,
     pub(super) left: Vec<Room>,
@@ -174,8 +177,27 @@ impl Syncer {
         context.read_summaries(&mut rooms).await?;
         context.read_counts(&mut rooms, &gathered.personal).await?;
         context.note_members(&rooms);
+        // Names are read on another connection. Nobody may wait for a second one while holding the first.
+        drop(context);
+        gathered.names = self.names_of(&gathered, &rooms).await?;
         (gathered.joined, gathered.left) = rooms.into_iter().partition(|room| room.kind == Kind::Joined);
         Ok(gathered)
+    }
+}
+
+impl Syncer {
+    /// The names of all users that an answer tells of.
+    async fn names_of(&self, gathered: &Gathered, rooms: &[Room]) -> Result<HashMap<i64, OwnedUserId>, ReadError> {
+        let passing = rooms.iter().flat_map(|room| {
+            let typing = room.passing.typing.iter().flatten().copied();
+            room.passing.receipts.iter().map(|receipt| receipt.user_nid).chain(typing)
+        });
+        let lists = gathered.device_lists.changed.iter().chain(&gathered.device_lists.left).copied();
+        let mut nids: Vec<i64> = gathered.presence.iter().map(|row| row.user_nid).chain(lists).chain(passing).collect();
+        nids.sort_unstable();
+        nids.dedup();
+        let names = self.shared.parts.names.names(&nids).await?;
+        Ok(nids.into_iter().zip(names).collect())
     }
 }
 
@@ -287,13 +309,11 @@ impl Context<'_> {
         let device_lists = match device_lists {
             Some((changed, left)) => {
                 let answers = [reads.rows(changed).to_vec(), reads.rows(left).to_vec()];
-                let changes = device_lists::read_changes(&answers)?;
-                let names = &self.sync.shared.parts.names;
-                Some((names.names(&changes.changed).await?, names.names(&changes.left).await?))
+                device_lists::read_changes(&answers)?
             }
-            None => None,
+            None => DeviceListChanges::default(),
         };
-        let presence = self.presence(presence::read_changes(reads.rows(presence))?).await?;
+        let presence = presence::read_changes(reads.rows(presence))?;
         let account_data = unread::read_account_data(reads.rows(account_data))?;
         let gathered = Gathered {
             token: SyncToken { positions: self.upto.clone(), to_device_upto: page.watermark },
@@ -304,6 +324,7 @@ impl Context<'_> {
             presence,
             to_device: page.events,
             device_lists,
+            names: HashMap::new(),
             keys,
             joined: Vec::new(),
             left: Vec::new(),
@@ -344,13 +365,6 @@ impl Context<'_> {
                 tracing::warn!(%error, "delivered to-device messages could not be deleted");
             }
         });
-    }
-
-    async fn presence(&self, rows: Vec<PresenceRow>) -> Result<Vec<(OwnedUserId, PresenceRow)>, ReadError> {
-        let nids: Vec<i64> = rows.iter().map(|row| row.user_nid).collect();
-        let names = self.sync.shared.parts.names.names(&nids).await?;
-        let filter = &self.request.filter.presence;
-        Ok(names.into_iter().zip(rows).filter(|(name, _)| filter.allows_sender(name.as_str())).collect())
     }
 
     /// Decides which rooms are told, and how.

@@ -2,8 +2,6 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use ruma::OwnedUserId;
-
 use super::{Context, Gathered, Kind, Reads, Room, by_room, lanes};
 use crate::{
     storage::{
@@ -16,10 +14,10 @@ use crate::{
 /// Receipts and typing of one room.
 #[derive(Default)]
 pub(in crate::sync) struct Passing {
-    /// With the reader of each.
-    pub(in crate::sync) receipts: Vec<(OwnedUserId, ReceiptRow)>,
+    /// In order of events and kinds.
+    pub(in crate::sync) receipts: Vec<ReceiptRow>,
     /// Who types, if that changed.
-    pub(in crate::sync) typing: Option<Vec<OwnedUserId>>,
+    pub(in crate::sync) typing: Option<Vec<i64>>,
 }
 
 impl Passing {
@@ -81,12 +79,6 @@ impl Context<'_> {
             // That nobody types needs no telling to who was told nothing.
             typing_users.extend(changed.into_iter().filter(|(_, users)| !is_fresh || !users.is_empty()));
         }
-        let mut nids: Vec<i64> = moved.iter().map(|receipt| receipt.user_nid).collect();
-        nids.extend(typing_users.iter().flat_map(|(_, users)| users.iter().copied()));
-        nids.sort_unstable();
-        nids.dedup();
-        let names = self.sync.shared.parts.names.names(&nids).await?;
-        let names: HashMap<i64, OwnedUserId> = nids.into_iter().zip(names).collect();
         let mut receipts = by_room(moved, |receipt| receipt.room_nid);
         let mut typing_users: HashMap<i64, Vec<i64>> = typing_users.into_iter().collect();
         let mut account_data = by_room_id(unread::read_account_data(reads.rows(kept))?);
@@ -102,16 +94,9 @@ impl Context<'_> {
                     || receipt.user_nid == user_nid
                     || receipt.position.is_none_or(|position| oldest.is_none_or(|oldest| position >= oldest))
             };
-            room.passing.receipts = receipts
-                .remove(&room.row.room_nid)
-                .unwrap_or_default()
-                .into_iter()
-                .filter(is_told)
-                .filter_map(|receipt| Some((names.get(&receipt.user_nid)?.clone(), receipt)))
-                .collect();
-            room.passing.typing = typing_users
-                .remove(&room.row.room_nid)
-                .map(|users| users.iter().filter_map(|user| names.get(user).cloned()).collect());
+            room.passing.receipts =
+                receipts.remove(&room.row.room_nid).unwrap_or_default().into_iter().filter(is_told).collect();
+            room.passing.typing = typing_users.remove(&room.row.room_nid);
             let changed = changed_data.remove(&*room.row.room_id).unwrap_or_default();
             let kept = account_data.remove(&*room.row.room_id);
             room.account_data = kept.unwrap_or(changed);

@@ -89,8 +89,11 @@ CREATE INDEX memberships_by_position ON memberships (lane, seq);
 CREATE TABLE remote_device_lists (
     user_nid BIGINT PRIMARY KEY,
     stream_id BIGINT NOT NULL,
-    -- Whether no update was missed since the list was fetched.
-    is_current BOOLEAN NOT NULL
+    -- Whether no update was missed since the list was fetched, as far as updates came.
+    is_current BOOLEAN NOT NULL,
+    -- Where the lanes stood when the list was asked for, a JSON array with the seq of lane n at place n. Updates come
+    -- for as long as a room is shared since then.
+    asked_at TEXT NOT NULL
 );
 CREATE TABLE remote_devices (
     user_nid BIGINT NOT NULL,

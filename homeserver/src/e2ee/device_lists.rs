@@ -148,11 +148,17 @@ impl E2ee {
         self.parts.lane.commit(write).await.map(|_| ())
     }
 
-    /// Stores a remote user's whole device list as its server told it.
+    /// Stores a remote user's whole device list as its server told it, asked when this shard knew `asked_at`. It is
+    /// followed, and not asked for again, for as long as a room is shared since then.
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn store_device_list(&self, user_id: &UserId, list: DeviceListOfUser) -> Result<(), CommitError> {
+    pub async fn store_device_list(
+        &self,
+        user_id: &UserId,
+        list: DeviceListOfUser,
+        asked_at: &Positions,
+    ) -> Result<(), CommitError> {
         let user_nid = self.parts.names.nid(user_id).await.map_err(Arc::new)?;
         let mut write = Write { changes: vec![Change::Devices { user: user_nid }], ..Write::default() };
         write.statements.push(device_keys::delete_all_remote(user_nid));
@@ -175,11 +181,7 @@ impl E2ee {
         };
         let rows = remote_rows(user_id, user_nid, &keys);
         write.statements.extend(rows.iter().map(device_keys::upsert_cross_signing));
-        // While no local user shares a room with the user, its server sends no updates, and the list would grow old
-        // unnoticed.
-        let is_current = device_lists::is_seen_by_local_users(&self.parts.db, user_nid).await.map_err(Arc::new)?;
-        let known = RemoteList { stream_id: list.stream_id, is_current };
-        write.statements.push(device_lists::upsert_remote(user_nid, known));
+        write.statements.push(device_lists::upsert_remote(user_nid, list.stream_id, &asked_at.by_lane_number()));
         self.parts.lane.commit(write).await.map(|_| ())
     }
 }

@@ -10,7 +10,7 @@ use std::{
 
 use futures_util::{StreamExt as _, stream};
 use ruma::{
-    OwnedServerName, OwnedUserId, ServerName, UserId,
+    OwnedServerName, OwnedUserId, ServerName,
     api::federation::{device::get_devices, keys::claim_keys},
 };
 use serde_json::{Value as JsonValue, json};
@@ -58,13 +58,19 @@ impl E2ee {
         if users.is_empty() {
             return Ok(Failures::new());
         }
-        let borrowed: Vec<&UserId> = users.iter().map(AsRef::as_ref).collect();
-        let nids = self.parts.names.nids(&borrowed).await?;
+        // A user who was never seen gets no number for being asked about.
+        let mut nids = Vec::with_capacity(users.len());
+        for user_id in users {
+            nids.push(self.parts.names.find(user_id).await?);
+        }
+        let seen: Vec<i64> = nids.iter().flatten().copied().collect();
         let current: BTreeSet<i64> =
-            device_lists::list_current_remote(&self.parts.db, &nids).await?.into_iter().collect();
+            device_lists::list_current_remote(&self.parts.db, &seen).await?.into_iter().collect();
         let mut old: BTreeMap<OwnedServerName, Vec<OwnedUserId>> = BTreeMap::new();
-        for (user_id, _) in users.iter().zip(&nids).filter(|(_, nid)| !current.contains(nid)) {
-            old.entry(user_id.server_name().to_owned()).or_default().push(user_id.clone());
+        for (user_id, nid) in users.iter().zip(&nids) {
+            if !nid.is_some_and(|nid| current.contains(&nid)) {
+                old.entry(user_id.server_name().to_owned()).or_default().push(user_id.clone());
+            }
         }
         let asked = stream::iter(old).map(|(server, users)| async move {
             let fetched = tokio::time::timeout(timeout, self.fetch_device_lists(&server, &users)).await;
@@ -79,10 +85,11 @@ impl E2ee {
     async fn fetch_device_lists(&self, server: &ServerName, users: &[OwnedUserId]) -> Result<(), FetchError> {
         let client = self.client.as_ref().ok_or(FetchError::NoClient)?;
         for user_id in users {
+            let asked_at = self.parts.stream.positions();
             let request = get_devices::v1::Request::new(user_id.clone());
             match client.send(server, request, Patience::Brief).await {
                 Ok(answer) if answer.user_id == *user_id => {
-                    self.store_device_list(user_id, to_list(answer)).await?;
+                    self.store_device_list(user_id, to_list(answer), &asked_at).await?;
                 }
                 Ok(_) => tracing::debug!(user.id = %user_id, "a server answered with another user's devices"),
                 Err(error) if error.blame() == Blame::Peer => {

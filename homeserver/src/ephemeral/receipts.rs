@@ -15,6 +15,9 @@ use crate::{
 /// The thread of everything that is in no thread.
 const MAIN: &str = "main";
 
+/// Events that one remote receipt may name; others are passed over. Servers name one.
+const MAX_EVENTS: usize = 10;
+
 /// What a receipt tells, and whom.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReceiptKind {
@@ -75,6 +78,9 @@ impl Ephemeral {
         let mut writes = Vec::with_capacity(new.len());
         for receipt in new {
             check_thread_id(receipt)?;
+            if !is_storable(&receipt.event_id) {
+                return Err(ReceiptError::NoSuchEvent);
+            }
             let event = receipts::find_event(&self.parts().db, room_nid, receipt.event_id.as_str()).await?;
             let event = event.ok_or(ReceiptError::NoSuchEvent)?;
             check_thread(&event, receipt)?;
@@ -117,7 +123,7 @@ impl Ephemeral {
             return Ok(());
         }
         let mut newest: Option<(Option<i64>, &OwnedEventId)> = None;
-        for event_id in event_ids {
+        for event_id in event_ids.iter().filter(|event_id| is_storable(event_id)).take(MAX_EVENTS) {
             let event = receipts::find_event(&self.parts().db, room_nid, event_id.as_str()).await?;
             let position = event.and_then(|event| event.position);
             if newest.is_none_or(|(best, _)| position > best) {
@@ -171,7 +177,12 @@ fn check_thread_id(receipt: &NewReceipt) -> Result<(), ReceiptError> {
 }
 
 fn is_thread_id(thread_id: &str) -> bool {
-    thread_id == MAIN || (<&EventId>::try_from(thread_id).is_ok() && !thread_id.contains('\0'))
+    thread_id == MAIN || <&EventId>::try_from(thread_id).is_ok_and(is_storable)
+}
+
+/// Whether the id can be kept: PostgreSQL keeps no zero byte, and nothing is named by more than 255 bytes.
+fn is_storable(event_id: &EventId) -> bool {
+    event_id.as_str().len() <= 255 && !event_id.as_str().contains('\0')
 }
 
 fn check_thread(event: &EventInThread, receipt: &NewReceipt) -> Result<(), ReceiptError> {

@@ -240,9 +240,12 @@ async fn a_threaded_receipt_must_fit_its_thread() {
         assert!(matches!(set(ReceiptKind::Read, &reply, "").await, Err(ReceiptError::ThreadId)));
         assert!(matches!(set(ReceiptKind::Read, &reply, "nonsense").await, Err(ReceiptError::ThreadId)));
         assert!(matches!(set(ReceiptKind::FullyRead, &root, "main").await, Err(ReceiptError::ThreadedMarker)));
-        let unknown = OwnedEventId::try_from("$unknown").unwrap();
-        assert!(matches!(set(ReceiptKind::Read, &unknown, "main").await, Err(ReceiptError::NoSuchEvent)));
-        assert_eq!(world.receipts(bob(), &[]).await.len(), 2);
+        for unknown in ["$unknown", "$\0", &format!("${}", "x".repeat(300))] {
+            let unknown = OwnedEventId::try_from(unknown).unwrap();
+            assert!(matches!(set(ReceiptKind::Read, &unknown, "main").await, Err(ReceiptError::NoSuchEvent)));
+            world.ephemeral.receive_receipt(carol(), room(), &[root.clone(), unknown], None, 1).await.unwrap();
+        }
+        assert_eq!(world.receipts(bob(), &[]).await.len(), 3);
     })
     .await;
 }

@@ -213,21 +213,31 @@ pub async fn find_remote(db: &Db, user_nid: i64) -> Result<Option<RemoteList>, D
     Ok(Some(RemoteList { stream_id: row.get(0)?, is_current: row.get(1)? }))
 }
 
-/// Those of `user_nids` whose remote list we hold and have no reason to doubt.
+/// Those of `user_nids` whose remote list we hold and have no reason to doubt: no update was missed, and the user and a
+/// local user share a room in which nothing changed about either since the list was asked for. So their server has had a
+/// reason to send updates all the time.
 ///
 /// # Errors
 /// Those of the database.
 pub async fn list_current_remote(db: &Db, user_nids: &[i64]) -> Result<Vec<i64>, DbError> {
-    let sql = "SELECT user_nid FROM remote_device_lists WHERE is_current \
-               AND user_nid IN (SELECT CAST(value AS BIGINT) FROM json_each(CAST($1 AS TEXT)))";
+    let sql = "SELECT l.user_nid FROM remote_device_lists l WHERE l.is_current \
+        AND l.user_nid IN (SELECT CAST(value AS BIGINT) FROM json_each(CAST($1 AS TEXT))) AND EXISTS (\
+            SELECT 1 FROM memberships theirs \
+            JOIN json_each(CAST(l.asked_at AS TEXT)) their_span \
+                ON their_span.key = theirs.lane AND theirs.seq <= CAST(their_span.value AS BIGINT) \
+            JOIN memberships ours ON ours.room_nid = theirs.room_nid AND ours.membership = 'join' AND ours.is_local \
+            JOIN json_each(CAST(l.asked_at AS TEXT)) our_span \
+                ON our_span.key = ours.lane AND ours.seq <= CAST(our_span.value AS BIGINT) \
+            WHERE theirs.user_nid = l.user_nid AND theirs.membership = 'join')";
     db.query(sql, params![json_list(user_nids)]).await?.iter().map(|row| row.get(0)).collect()
 }
 
-/// Writes how well we know a remote user's list.
-pub fn upsert_remote(user_nid: i64, list: RemoteList) -> Stmt {
-    let sql = "INSERT INTO remote_device_lists (user_nid, stream_id, is_current) VALUES ($1, $2, $3) \
-               ON CONFLICT (user_nid) DO UPDATE SET stream_id = excluded.stream_id, is_current = excluded.is_current";
-    Stmt::new(sql, params![user_nid, list.stream_id, list.is_current])
+/// Notes that a remote user's list was fetched, when the lanes stood at `asked_at` (the seq of lane n at place n).
+pub fn upsert_remote(user_nid: i64, stream_id: i64, asked_at: &[i64]) -> Stmt {
+    let sql = "INSERT INTO remote_device_lists (user_nid, stream_id, is_current, asked_at) VALUES ($1, $2, TRUE, $3) \
+               ON CONFLICT (user_nid) DO UPDATE SET stream_id = excluded.stream_id, \
+               is_current = excluded.is_current, asked_at = excluded.asked_at";
+    Stmt::new(sql, params![user_nid, stream_id, json_list(asked_at)])
 }
 
 /// Touches a row only while the remote list stands at `stream_id` and is current: the guard of an update that builds

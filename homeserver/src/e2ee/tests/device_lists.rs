@@ -110,7 +110,7 @@ async fn updates_of_a_remote_list_follow_each_other_or_make_it_doubtful() {
         assert_eq!(devices_of_carol(&world).await, 0);
         assert_eq!(changes(&world, bob(), &start).await, changed(&["carol"]), "clients ask, and the list is fetched");
         let list = DeviceListOfUser { stream_id: 3, devices: Vec::new(), master_key: None, self_signing_key: None };
-        world.e2ee.store_device_list(carol(), list).await.unwrap();
+        world.e2ee.store_device_list(carol(), list, &world.now()).await.unwrap();
         world.e2ee.receive_device_list_update(&remote_update(4, &[3], "ONE")).await.unwrap();
         world.e2ee.receive_device_list_update(&remote_update(4, &[3], "ONE")).await.unwrap();
         assert_eq!(devices_of_carol(&world).await, 1);
@@ -142,4 +142,31 @@ async fn each_change_raises_the_stream_id_that_other_servers_see() {
     let updates = device_lists::list_updates(&world.db, phone.user_nid, 1).await.unwrap();
     assert_eq!(updates.iter().map(|update| update.device_id.as_str()).collect::<Vec<_>>(), ["PHONE"]);
     assert!(world.e2ee.devices_of(carol()).await.unwrap().is_none());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_remote_list_is_trusted_while_a_room_is_shared_since_it_was_asked_for() {
+    on_both_engines(|test| async move {
+        let world = World::new(test).await;
+        let nid = world.nid(carol()).await;
+        let list = || DeviceListOfUser { stream_id: 3, devices: Vec::new(), master_key: None, self_signing_key: None };
+        let store = async || world.e2ee.store_device_list(carol(), list(), &world.now()).await.unwrap();
+        let is_trusted = async || !device_lists::list_current_remote(&world.db, &[nid]).await.unwrap().is_empty();
+        store().await;
+        assert!(!is_trusted().await, "nobody here shares a room: no updates come");
+        let before_joins = world.now();
+        world.set_membership(1, carol(), "join").await;
+        world.set_membership(1, bob(), "join").await;
+        world.e2ee.store_device_list(carol(), list(), &before_joins).await.unwrap();
+        assert!(!is_trusted().await, "asked before the room was shared");
+        store().await;
+        assert!(is_trusted().await);
+        world.set_membership(2, bob(), "join").await;
+        assert!(is_trusted().await);
+        world.set_membership(1, bob(), "leave").await;
+        assert!(!is_trusted().await);
+        world.set_membership(1, bob(), "join").await;
+        assert!(!is_trusted().await, "updates were missed in between");
+    })
+    .await;
 }

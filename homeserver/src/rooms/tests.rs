@@ -1,3 +1,9 @@
+//! Rooms on both engines: what local users do, one after the other and at once.
+
+mod afar;
+mod races;
+mod receive;
+
 use std::sync::Arc;
 
 use gatehouse_shared::clock::SystemClock;
@@ -228,6 +234,7 @@ async fn hammer(db: &Db, shards: &[Shard], each: usize) {
     futures_util::future::join_all(sends).await;
     let events = timeline(db, &room_id).await;
     assert!(events.iter().map(|event| event.0).eq(1..=events.len() as i64));
+    races::assert_linear(db, &shards[0], &room_id).await;
     assert_eq!(events.len(), before + shards.len() * 4 * each);
     let mut bodies: Vec<&str> = events.iter().skip(before).map(|event| event.2.as_str()).collect();
     // Each sender's messages stand in the order in which they were sent.

@@ -56,8 +56,12 @@ CREATE TABLE rooms (
     extremities TEXT NOT NULL,
     -- The state after the newest event.
     state_nid BIGINT NOT NULL,
-    -- Whether a local user is, or was, in the room through us, so that the room is kept up.
-    is_resident BOOLEAN NOT NULL
+    -- Whether this server takes part in the room now, so that what it knows is up to date: a local user is joined, or
+    -- nobody is.
+    is_resident BOOLEAN NOT NULL,
+    -- How many users are joined.
+    local_members BIGINT NOT NULL DEFAULT 0,
+    remote_members BIGINT NOT NULL DEFAULT 0
 );
 
 CREATE TABLE events (

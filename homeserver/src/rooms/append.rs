@@ -1,6 +1,6 @@
 //! Appends events of our own users.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use ruma::{
     CanonicalJsonObject, EventId, MilliSecondsSinceUnixEpoch, OwnedEventId, RoomId, UInt, UserId,
@@ -14,10 +14,15 @@ use super::{
 };
 use crate::{
     rules::{
-        auth,
+        auth::{self, AuthError},
         pdu::{self, EventTemplate, Pdu},
     },
-    storage::{event_cache, events::Standing, nid::NidKind, rooms},
+    storage::{
+        event_cache,
+        events::{self, Standing},
+        nid::NidKind,
+        rooms,
+    },
     stream::{CommitError, Committed},
 };
 
@@ -99,37 +104,36 @@ impl Rooms {
         draft: &Draft<'_>,
         check: impl Fn(&super::RoomState) -> Result<(), AppendError>,
     ) -> Result<Appended, AppendError> {
+        if draft.event_type == "m.room.redaction" {
+            self.check_redaction(room_id, draft).await?;
+        }
         let hot_room = self.hot(room_id);
         for _ in 0..ATTEMPTS {
             let (appended, outcome) = {
                 let mut locked = self.lock(room_id, &hot_room).await?;
-                let hot = locked.get().filter(|hot| hot.is_resident).ok_or(AppendError::UnknownRoom)?;
+                let hot = locked.get().ok_or(AppendError::UnknownRoom)?;
+                check_residence(hot)?;
                 check(&hot.state)?;
-                if let Some(event_id) = self.same_state(hot, draft).await? {
+                if let Some((event_id, is_pending)) = self.same_state(hot, draft).await? {
+                    if is_pending {
+                        // Nobody may hear of it before it is durable, and it may still be lost.
+                        hot_room.settled().await;
+                        continue;
+                    }
                     return Ok(Appended { event_id, event_nid: 0, position: 0, committed: None });
                 }
                 let mut batch = Batch::new(hot);
                 let pdu = self.build(hot, draft).await?;
-                let appended = match self.take_own(&mut batch, hot, &pdu, draft.transaction).await {
-                    Ok(appended) => appended,
-                    Err(error) => {
-                        // Memory may have moved on already; read it anew.
-                        hot_room.mark_stale();
-                        return Err(error);
-                    }
-                };
+                let moving = locked.start_moving().ok_or(AppendError::UnknownRoom)?;
+                let appended = self.take_own(&mut batch, moving.hot, &pdu, draft.transaction).await?;
                 self.push_transaction(&mut batch, draft, &appended.event_id);
-                let outcome = self.shared.parts.lane.submit(batch.into_write(hot));
-                locked.moved();
-                (appended, outcome)
+                let write = batch.into_write(moving.hot);
+                (appended, moving.submit(&self.shared.parts.lane, write))
             };
             match outcome.await {
                 Ok(committed) => return Ok(Appended { committed: Some(committed), ..appended }),
-                Err(CommitError::Conflict) => hot_room.mark_stale(),
-                Err(error) => {
-                    hot_room.mark_stale();
-                    return Err(error.into());
-                }
+                Err(CommitError::Conflict) => {}
+                Err(error) => return Err(error.into()),
             }
         }
         Err(AppendError::Busy)
@@ -152,18 +156,25 @@ impl Rooms {
         }
     }
 
-    /// The event that already stands at the draft's key with the same content and sender, if it does.
-    async fn same_state(&self, hot: &mut Hot, draft: &Draft<'_>) -> Result<Option<OwnedEventId>, AppendError> {
+    /// The event that already stands at the draft's key with the same content and sender, if it does, and whether it is
+    /// still to be committed.
+    async fn same_state(&self, hot: &mut Hot, draft: &Draft<'_>) -> Result<Option<(OwnedEventId, bool)>, AppendError> {
         let Some(state_key) = draft.state_key else { return Ok(None) };
         let state = hot.state.clone();
         let Some(entry) = state.get(draft.event_type, state_key) else { return Ok(None) };
         let key = (StateEventType::from(draft.event_type), state_key.to_owned());
         self.prefetch(&mut hot.pdus, &state, &[key]).await?;
-        let same = hot.pdus.get(&entry.event_nid).is_some_and(|old| {
+        let is_same = hot.pdus.get(&entry.event_nid).is_some_and(|old| {
             old.sender() == draft.sender
                 && old.content_as::<CanonicalJsonObject>().is_ok_and(|content| content == draft.content)
         });
-        Ok(same.then(|| entry.event_id.clone()))
+        if !is_same {
+            return Ok(None);
+        }
+        let stored = events::find(&self.shared.parts.db, &entry.event_id).await?;
+        // What memory holds may have been redacted meanwhile, by another shard.
+        let is_redacted = stored.as_ref().is_some_and(|stored| stored.redacted_by.is_some());
+        Ok((!is_redacted).then(|| (entry.event_id.clone(), stored.is_none())))
     }
 
     /// Takes in an event that was built on top of all extremities.
@@ -181,6 +192,7 @@ impl Rooms {
             standing: Standing::Accepted,
             state_before: None,
             is_outlier: false,
+            is_followed: false,
             transaction: transaction.map(|transaction| event_cache::Transaction {
                 user_nid: transaction.user_nid,
                 device_id: transaction.device_id.to_owned(),
@@ -250,15 +262,21 @@ impl Rooms {
         hot: &Hot,
         prev_events: &[OwnedEventId],
         auth_events: &[OwnedEventId],
-    ) -> Result<std::collections::BTreeMap<OwnedEventId, String>, AppendError> {
+    ) -> Result<BTreeMap<OwnedEventId, String>, AppendError> {
         if !hot.room_version.event_id_is_in_event() {
-            return Ok(std::collections::BTreeMap::new());
+            return Ok(BTreeMap::new());
         }
-        let ids = prev_events.iter().chain(auth_events).map(|id| &**id);
-        let events: HashMap<_, _> = crate::storage::events::find_by_ids(&self.shared.parts.db, ids).await?;
-        let pending = hot.pdus.values().map(|pdu| (pdu.event_id().to_owned(), reference_hash(pdu)));
-        let stored = events.into_iter().map(|(event_id, event)| (event_id, reference_hash(&event.pdu)));
-        Ok(stored.chain(pending).filter_map(|(event_id, hash)| Some((event_id, hash?))).collect())
+        let newest = hot.extremities.iter().filter_map(|extremity| hot.pdus.get(&extremity.event_nid));
+        let state = hot.state.iter().filter_map(|(_, _, entry)| hot.pdus.get(&entry.event_nid));
+        let kept: HashMap<&EventId, &Pdu> = newest.chain(state).map(|pdu| (pdu.event_id(), pdu)).collect();
+        let named = || prev_events.iter().chain(auth_events).map(|event_id| &**event_id);
+        let missing = named().filter(|event_id| !kept.contains_key(event_id));
+        let stored = events::find_by_ids(&self.shared.parts.db, missing).await?;
+        let hash_of = |event_id: &EventId| {
+            let pdu = kept.get(event_id).copied().or_else(|| stored.get(event_id).map(|event| &event.pdu))?;
+            Some((event_id.to_owned(), pdu.reference_hash()))
+        };
+        Ok(named().filter_map(hash_of).collect())
     }
 
     pub(super) fn now(&self) -> MilliSecondsSinceUnixEpoch {
@@ -266,7 +284,14 @@ impl Rooms {
     }
 }
 
-/// The hash of a redacted event, which is its id from room version 3 on and stands beside its id before.
-fn reference_hash(pdu: &Pdu) -> Option<String> {
-    ruma::signatures::reference_hash(&pdu.to_object(), pdu.room_version().rules()).ok()
+/// Nobody appends to a room whose newest events this server may not know.
+pub(super) fn check_residence(hot: &Hot) -> Result<(), AppendError> {
+    if hot.is_resident {
+        return Ok(());
+    }
+    match hot.position {
+        // Only an invite told of it.
+        0 => Err(AppendError::UnknownRoom),
+        _ => Err(AuthError { reason: "no user of this server is in the room".to_owned() }.into()),
+    }
 }

@@ -81,7 +81,7 @@ impl Rooms {
             let event_nid = self.event_nid(found).await?;
             let states: Vec<RoomState> = pdu.prev_events().iter().filter_map(|id| after.get(id)).cloned().collect();
             let mut before =
-                if states.is_empty() { base.clone() } else { self.resolve(hot.room_version, states).await? };
+                if states.is_empty() { base.clone() } else { self.resolve(hot.room_version, states, None).await? };
             if before.state_nid == 0 {
                 statements.extend(before.store(hot.room_nid, &self.shared.parts.nids).await?);
             }
@@ -100,7 +100,7 @@ impl Rooms {
         let new_oldest = oldest.saturating_sub(i64::try_from(placed.len()).unwrap_or(i64::MAX));
         for (position, old) in (new_oldest..oldest).zip(&placed) {
             statements.push(place(hot.room_nid, position, old));
-            statements.push(close_gap(hot.room_nid, old.pdu.event_id()));
+            statements.push(rooms::close_gap(hot.room_nid, old.pdu.event_id()));
         }
         statements.extend(self.new_gaps(hot.room_nid, new_oldest, &placed).await?);
         let mut tx = db.begin().await?;
@@ -169,7 +169,7 @@ impl Rooms {
         Ok(named
             .iter()
             .filter(|id| !is_placed(id))
-            .map(|id| super::receive::insert_gap(room_nid, id, position))
+            .map(|id| rooms::insert_gap(room_nid, id, position))
             .collect())
     }
 }
@@ -200,12 +200,5 @@ fn place(room_nid: i64, position: i64, old: &Old<'_>) -> Stmt {
             old.state_nid,
             pdu.json()
         ],
-    )
-}
-
-fn close_gap(room_nid: i64, event_id: &EventId) -> Stmt {
-    Stmt::new(
-        "DELETE FROM backward_extremities WHERE room_nid = $1 AND event_id = $2",
-        params![room_nid, event_id.as_str()],
     )
 }

@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use super::{RoomState, Rooms, StateEntry, hot::Hot};
 use crate::{
-    rules::{pdu::Pdu, power::RoomPower, redaction},
+    rules::{membership::Membership, pdu::Pdu, power::RoomPower, redaction},
     storage::{
         DbError, Stmt,
         event_cache::{self, CachedEvent},
@@ -19,8 +19,9 @@ use crate::{
 
 /// Appends to one room that become one write.
 pub(super) struct Batch {
-    /// The room's version before the first append.
+    /// The room's version and extremities before the first append.
     expected_version: i64,
+    expected_extremities: Vec<i64>,
     statements: Vec<Stmt>,
     changes: Vec<Change>,
 }
@@ -34,6 +35,8 @@ pub(super) struct Incoming<'a> {
     pub(super) state_before: Option<i64>,
     /// Whether the event is already stored, without a place.
     pub(super) is_outlier: bool,
+    /// Whether an event of the room follows it already, so that it is none of the newest.
+    pub(super) is_followed: bool,
     /// The request that made the event, when it came from a local device.
     pub(super) transaction: Option<event_cache::Transaction>,
     /// The state after all extremities once the event is in, when that is not simply the current one with the event.
@@ -42,7 +45,12 @@ pub(super) struct Incoming<'a> {
 
 impl Batch {
     pub(super) fn new(hot: &Hot) -> Self {
-        Self { expected_version: hot.position, statements: Vec::new(), changes: Vec::new() }
+        Self {
+            expected_version: hot.position,
+            expected_extremities: numbers(&hot.extremities),
+            statements: Vec::new(),
+            changes: Vec::new(),
+        }
     }
 
     pub(super) fn push(&mut self, statement: Stmt) {
@@ -67,13 +75,15 @@ impl Batch {
     }
 
     fn swap(&self, hot: &Hot) -> Stmt {
-        let extremities: Vec<i64> = hot.extremities.iter().map(|extremity| extremity.event_nid).collect();
         rooms::compare_and_swap(&Swap {
             room_nid: hot.room_nid,
             expected_version: self.expected_version,
+            expected_extremities: &self.expected_extremities,
             new_version: hot.position,
-            extremities: &extremities,
+            extremities: &numbers(&hot.extremities),
             state_nid: hot.state.state_nid,
+            is_resident: hot.is_resident,
+            members: hot.members,
         })
     }
 }
@@ -99,7 +109,7 @@ impl Rooms {
             // The next event names this one's hash, maybe before it is committed.
             hot.pdus.insert(event.event_nid, pdu.clone());
         }
-        batch.push(if event.is_outlier { events::place_outlier(place) } else { events::insert(pdu, place) });
+        batch.push(if event.is_outlier { events::place_outlier(pdu, place) } else { events::insert(pdu, place) });
         if event.standing == Standing::Accepted {
             // Before the commit, which wakes readers. Should it fail, nobody ever learns of the number.
             self.shared.parts.event_cache.put(CachedEvent {
@@ -114,11 +124,13 @@ impl Rooms {
             batch.push_change(Change::Event { room: hot.room_nid, event: event.event_nid, position: hot.position });
             self.take_in_relations(batch, hot, pdu, place).await?;
             hot.extremities.retain(|extremity| !pdu.prev_events().contains(&extremity.event_id));
-            hot.extremities.push(Extremity {
-                event_nid: event.event_nid,
-                event_id: pdu.event_id().to_owned(),
-                depth: pdu.depth(),
-            });
+            if !event.is_followed {
+                hot.extremities.push(Extremity {
+                    event_nid: event.event_nid,
+                    event_id: pdu.event_id().to_owned(),
+                    depth: pdu.depth(),
+                });
+            }
             self.take_in_state(batch, hot, &event).await?;
         }
         Ok(place)
@@ -126,17 +138,16 @@ impl Rooms {
 
     async fn take_in_state(&self, batch: &mut Batch, hot: &mut Hot, event: &Incoming<'_>) -> Result<(), DbError> {
         let before = hot.state.clone();
-        let mut after = match (&event.resolved, event.pdu.state_key()) {
-            (Some(resolved), _) => resolved.clone(),
+        let entry = StateEntry { event_nid: event.event_nid, event_id: event.pdu.event_id().to_owned() };
+        let (mut after, changes) = match (&event.resolved, event.pdu.state_key()) {
+            (Some(resolved), _) => (resolved.clone(), resolved.changes_since(&before)),
             (None, Some(state_key)) => {
                 let mut after = RoomState::clone(&before);
-                let entry = StateEntry { event_nid: event.event_nid, event_id: event.pdu.event_id().to_owned() };
-                after.set(event.pdu.event_type(), state_key, entry);
-                after
+                after.set(event.pdu.event_type(), state_key, entry.clone());
+                (after, vec![(event.pdu.event_type(), state_key, Some(&entry))])
             }
             (None, None) => return Ok(()),
         };
-        let changes = after.changes_since(&before);
         if changes.is_empty() {
             return Ok(());
         }
@@ -145,11 +156,16 @@ impl Rooms {
             match entry {
                 Some(entry) => {
                     batch.push(rooms::set_current_state(hot.room_nid, event_type, state_key, entry.event_nid));
-                    if event_type == "m.room.member" {
-                        members.push((state_key.to_owned(), entry.event_nid));
-                    }
                 }
                 None => batch.push(rooms::clear_current_state(hot.room_nid, event_type, state_key)),
+            }
+            if event_type == "m.room.member" {
+                let event_nid = |entry: &StateEntry| entry.event_nid;
+                members.push(MemberChange {
+                    user_id: state_key,
+                    before: before.get(event_type, state_key).map(event_nid),
+                    after: entry.map(event_nid),
+                });
             }
         }
         hot.pdus.insert(event.event_nid, event.pdu.clone());
@@ -161,39 +177,48 @@ impl Rooms {
         Ok(())
     }
 
-    /// Writes the memberships that the current state now has.
-    pub(super) async fn take_in_members(
+    /// Writes the memberships that the current state now has, and counts who is joined.
+    async fn take_in_members(
         &self,
         batch: &mut Batch,
         hot: &mut Hot,
-        members: &[(String, i64)],
+        members: &[MemberChange<'_>],
     ) -> Result<(), DbError> {
-        #[derive(Deserialize)]
-        struct Content {
-            membership: String,
-        }
-        let missing: Vec<i64> =
-            members.iter().map(|(_, event_nid)| *event_nid).filter(|nid| !hot.pdus.contains_key(nid)).collect();
+        let named = members.iter().flat_map(|change| [change.before, change.after]).flatten();
+        let missing: Vec<i64> = named.filter(|event_nid| !hot.pdus.contains_key(event_nid)).collect();
         let fetched = events::get_by_nids(&self.shared.parts.db, &missing).await?;
-        let users: Vec<&UserId> =
-            members.iter().filter_map(|(user_id, _)| <&UserId>::try_from(user_id.as_str()).ok()).collect();
+        let users: Vec<&UserId> = members.iter().filter_map(|change| change.user_id.try_into().ok()).collect();
         self.shared.parts.names.nids(&users).await?;
-        for (user_id, event_nid) in members {
-            let Ok(user_id) = <&UserId>::try_from(user_id.as_str()) else { continue };
-            let pdu = hot.pdus.get(event_nid).or_else(|| fetched.get(event_nid).map(|event| &event.pdu));
-            let Some(Ok(content)) = pdu.map(Pdu::content_as::<Content>) else { continue };
+        for change in members {
+            let Ok(user_id) = <&UserId>::try_from(change.user_id) else { continue };
+            let membership_of = |event_nid: Option<i64>| {
+                let event_nid = event_nid?;
+                let pdu = hot.pdus.get(&event_nid).or_else(|| fetched.get(&event_nid).map(|event| &event.pdu))?;
+                Some((event_nid, Membership::of(pdu)?))
+            };
+            let (before, after) = (membership_of(change.before), membership_of(change.after));
+            let is_local = self.is_local(user_id);
+            let joined = if is_local { &mut hot.members.local } else { &mut hot.members.remote };
+            let is_joined = |membership: Option<(i64, Membership)>| {
+                i64::from(membership.is_some_and(|(_, membership)| membership == Membership::Join))
+            };
+            *joined += is_joined(after) - is_joined(before);
             let user_nid = self.shared.parts.names.nid(user_id).await?;
-            batch.push(rooms::set_membership(&MembershipRow {
-                room_nid: hot.room_nid,
-                user_nid,
-                membership: &content.membership,
-                event_nid: *event_nid,
-                position: Some(hot.position),
-                is_local: self.is_local(user_id),
-                stripped_state: None,
-            }));
+            batch.push(match after {
+                Some((event_nid, membership)) => rooms::set_membership(&MembershipRow {
+                    room_nid: hot.room_nid,
+                    user_nid,
+                    membership: membership.as_str(),
+                    event_nid,
+                    position: Some(hot.position),
+                    is_local,
+                    stripped_state: None,
+                }),
+                None => rooms::end_membership(hot.room_nid, user_nid, hot.position),
+            });
             batch.push_change(Change::Membership { room: hot.room_nid, user: user_nid });
         }
+        hot.is_resident = hot.members.local > 0 || hot.members.remote == 0;
         Ok(())
     }
 
@@ -205,7 +230,7 @@ impl Rooms {
         place: Place,
     ) -> Result<(), DbError> {
         if *pdu.kind() == TimelineEventType::RoomRedaction
-            && let Some(target) = pdu.redacts()
+            && let Some(target) = pdu.redacts().filter(|target| is_indexable(target.as_str()))
         {
             batch.push(events::insert_relation(place, target.as_str(), "m.redaction"));
             let target = events::find(&self.shared.parts.db, target).await?;
@@ -258,6 +283,20 @@ impl Rooms {
     }
 }
 
+/// A user whose membership event in the current state is another one now.
+struct MemberChange<'a> {
+    user_id: &'a str,
+    before: Option<i64>,
+    after: Option<i64>,
+}
+
+/// The events' numbers in ascending order, so that the same set is always the same list.
+fn numbers(extremities: &[Extremity]) -> Vec<i64> {
+    let mut numbers: Vec<i64> = extremities.iter().map(|extremity| extremity.event_nid).collect();
+    numbers.sort_unstable();
+    numbers
+}
+
 /// What an event relates to, by its `m.relates_to`: the event and the kind of relation.
 fn relation_of(pdu: &Pdu) -> Option<(String, String)> {
     #[derive(Deserialize)]
@@ -275,5 +314,11 @@ fn relation_of(pdu: &Pdu) -> Option<(String, String)> {
     }
     let relation = pdu.content_as::<Content>().ok()?.relates_to?;
     let (relates_to, rel_type) = (relation.event_id?, relation.rel_type?);
-    (!relates_to.contains('\0') && !rel_type.contains('\0')).then_some((relates_to, rel_type))
+    (is_indexable(&relates_to) && is_indexable(&rel_type)).then_some((relates_to, rel_type))
+}
+
+/// Whether every engine takes the text into an index. Identifiers are shorter anyway.
+fn is_indexable(text: &str) -> bool {
+    const MAX_BYTES: usize = 255;
+    text.len() <= MAX_BYTES && !text.contains('\0')
 }

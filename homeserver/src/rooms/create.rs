@@ -16,7 +16,7 @@ use super::{
 use crate::{
     params,
     rules::room_version::RoomVersion,
-    storage::{Stmt, nid::NidKind},
+    storage::{Stmt, nid::NidKind, rooms::Members},
 };
 
 /// A state event that the creator asks for.
@@ -90,6 +90,7 @@ impl Rooms {
             room_id: RoomId::new_v1(self.server_name()),
             room_version: room.room_version,
             is_resident: true,
+            members: Members::default(),
             position: 0,
             extremities: Vec::new(),
             state: Arc::new(RoomState::default()),
@@ -116,7 +117,7 @@ impl Rooms {
         let room_id = hot.room_id.clone();
         parts.lane.commit(batch.into_first_write(&hot)).await?;
         self.note_nid(room_nid, &room_id);
-        self.shared.hot.lock().insert(room_id.clone(), Arc::new(HotRoom::with(hot)));
+        self.keep(&mut self.shared.hot.lock(), &room_id, Arc::new(HotRoom::with(hot)));
         Ok(room_id)
     }
 }

@@ -38,10 +38,14 @@ pub enum AppendError {
 pub enum ReceiveError {
     #[error("this server does not take part in the room")]
     UnknownRoom,
-    #[error("event {0} before it is not stored")]
+    /// One of its `prev_events`, of its `auth_events`, or of the state before it.
+    #[error("event {0}, which it rests on, is not stored")]
     MissingPrev(ruma::OwnedEventId),
     #[error("the state before it is not known")]
     UnknownState,
+    /// It cannot be part of the room, whatever is fetched. Nothing of it is stored.
+    #[error("it cannot be part of the room: {0}")]
+    Refused(&'static str),
     #[error("the room is too busy; every attempt lost against another one")]
     Busy,
     #[error("the room's state cannot be resolved")]

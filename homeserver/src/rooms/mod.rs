@@ -22,7 +22,13 @@ mod state;
 mod tests;
 mod user_directory;
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
 pub use aliases::{Authority, CreateAliasError, DeleteAliasError, ListAliasesError};
 pub use append::{Appended, Draft, Transaction};
@@ -72,11 +78,14 @@ struct Shared {
     hot: Mutex<HashMap<OwnedRoomId, Arc<HotRoom>>>,
     /// The same rooms by number, for what the stream tells.
     by_nid: Mutex<HashMap<i64, OwnedRoomId>>,
+    /// Counts how often rooms were asked for.
+    uses: AtomicU64,
 }
 
 impl Rooms {
     pub fn new(parts: RoomsParts) -> Self {
-        Self { shared: Arc::new(Shared { parts, hot: Mutex::default(), by_nid: Mutex::default() }) }
+        let (hot, by_nid) = (Mutex::default(), Mutex::default());
+        Self { shared: Arc::new(Shared { parts, hot, by_nid, uses: AtomicU64::new(0) }) }
     }
 
     /// Forgets what other shards changed; runs until `shutdown`. Correctness does not need it (the compare and swap
@@ -119,19 +128,39 @@ impl Rooms {
         user_id.server_name() == self.server_name()
     }
 
+    fn hot_if_kept(&self, room_id: &RoomId) -> Option<Arc<HotRoom>> {
+        let room = self.shared.hot.lock().get(room_id).cloned()?;
+        self.touch(&room);
+        Some(room)
+    }
+
     fn hot(&self, room_id: &RoomId) -> Arc<HotRoom> {
         let mut hot = self.shared.hot.lock();
         if let Some(room) = hot.get(room_id) {
+            self.touch(room);
             return room.clone();
         }
-        if hot.len() >= HOT_ROOMS {
-            // Rooms that somebody works with right now stay: two copies would only make each other stale.
-            hot.retain(|_, room| Arc::strong_count(room) > 1);
-            self.shared.by_nid.lock().clear();
-        }
         let room = Arc::new(HotRoom::new());
-        hot.insert(room_id.to_owned(), room.clone());
+        self.keep(&mut hot, room_id, room.clone());
         room
+    }
+
+    /// Keeps a room in memory; past the limit those make room that nobody asked for in the longest time.
+    fn keep(&self, hot: &mut HashMap<OwnedRoomId, Arc<HotRoom>>, room_id: &RoomId, room: Arc<HotRoom>) {
+        if hot.len() >= HOT_ROOMS {
+            let mut ages: Vec<u64> = hot.values().map(|room| room.last_used.load(Ordering::Relaxed)).collect();
+            let middle = ages.len() / 2;
+            let (_, median, _) = ages.select_nth_unstable(middle);
+            // Rooms that somebody works with right now stay: two copies would only make each other stale.
+            hot.retain(|_, room| Arc::strong_count(room) > 1 || room.last_used.load(Ordering::Relaxed) > *median);
+            self.shared.by_nid.lock().retain(|_, room_id| hot.contains_key(room_id));
+        }
+        self.touch(&room);
+        hot.insert(room_id.to_owned(), room);
+    }
+
+    fn touch(&self, room: &HotRoom) {
+        room.last_used.store(self.shared.uses.fetch_add(1, Ordering::Relaxed), Ordering::Relaxed);
     }
 
     fn note_nid(&self, room_nid: i64, room_id: &RoomId) {

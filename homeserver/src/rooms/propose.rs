@@ -3,7 +3,7 @@
 
 use ruma::{OwnedEventId, RoomId};
 
-use super::{AppendError, Draft, Rooms};
+use super::{AppendError, Draft, Rooms, append::check_residence};
 use crate::{rules::pdu::Pdu, storage::DbError};
 
 impl Rooms {
@@ -14,7 +14,8 @@ impl Rooms {
     pub async fn propose(&self, room_id: &RoomId, draft: &Draft<'_>) -> Result<Pdu, AppendError> {
         let room = self.hot(room_id);
         let mut locked = self.lock(room_id, &room).await?;
-        let hot = locked.get().filter(|hot| hot.is_resident).ok_or(AppendError::UnknownRoom)?;
+        let hot = locked.get().ok_or(AppendError::UnknownRoom)?;
+        check_residence(hot)?;
         self.build(hot, draft).await
     }
 

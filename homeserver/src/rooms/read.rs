@@ -16,25 +16,22 @@ use crate::{
 pub struct Current {
     pub room_nid: i64,
     pub room_version: RoomVersion,
-    /// Whether this server takes part in the room.
+    /// Whether this server takes part in the room now, so that what it knows is up to date: one of its users is joined, or
+    /// nobody is.
     pub is_resident: bool,
+    /// The position of the newest event.
+    pub position: i64,
     pub state: Arc<RoomState>,
 }
 
 impl Rooms {
-    /// The room as it is now; `None` when this server does not know it.
+    /// The room as it is now, committed; `None` when this server does not know it. The state of a room that is not
+    /// [resident](Current::is_resident) is that of the time when the last of our users left.
     ///
     /// # Errors
     /// Those of the database.
     pub async fn find(&self, room_id: &RoomId) -> Result<Option<Current>, DbError> {
-        let room = self.hot(room_id);
-        let mut locked = self.lock(room_id, &room).await?;
-        Ok(locked.get().map(|hot| Current {
-            room_nid: hot.room_nid,
-            room_version: hot.room_version,
-            is_resident: hot.is_resident,
-            state: hot.state.clone(),
-        }))
+        self.current(room_id).await
     }
 
     /// The event at a key of the current state.
@@ -47,14 +44,13 @@ impl Rooms {
         event_type: &str,
         state_key: &str,
     ) -> Result<Option<Pdu>, DbError> {
-        let room = self.hot(room_id);
-        let mut locked = self.lock(room_id, &room).await?;
-        let Some(hot) = locked.get() else { return Ok(None) };
-        let state = hot.state.clone();
-        let Some(entry) = state.get(event_type, state_key) else { return Ok(None) };
-        let key = (event_type.into(), state_key.to_owned());
-        self.prefetch(&mut hot.pdus, &state, &[key]).await?;
-        Ok(hot.pdus.get(&entry.event_nid).cloned())
+        let Some(current) = self.current(room_id).await? else { return Ok(None) };
+        let Some(entry) = current.state.get(event_type, state_key) else { return Ok(None) };
+        if let Some(event) = self.shared.parts.event_cache.get(entry.event_nid) {
+            return Ok(Some(event.pdu.clone()));
+        }
+        let mut events = events::get_by_nids(&self.shared.parts.db, &[entry.event_nid]).await?;
+        Ok(events.remove(&entry.event_nid).map(|event| event.pdu))
     }
 
     /// The content of the event at a key of the current state, when there is one and it has the shape of `T`.

@@ -3,7 +3,10 @@
 //! What comes before (fetching, formats, signatures, hashes: checks 1 to 3 of the specification's "Checks performed on
 //! receipt of a PDU") is done by `federation`; what is here is checks 4 to 6.
 
-use std::collections::HashMap;
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
 use ruma::{EventId, OwnedEventId, OwnedRoomId, RoomId, events::StateEventType};
 
@@ -20,10 +23,10 @@ use crate::{
         room_version::RoomVersion,
     },
     storage::{
-        DbError, Stmt,
-        events::{self, Place, Standing, StoredEvent},
+        DbError,
+        events::{self, Standing, StoredEvent},
         nid::NidKind,
-        rooms::{self, Extremity},
+        rooms,
     },
     stream::{CommitError, Write},
 };
@@ -90,8 +93,10 @@ impl Rooms {
     ) -> Result<(), ReceiveError> {
         let room_nid = self.room_nid(room_id, room_version).await?;
         let db = &self.shared.parts.db;
-        let by_id: HashMap<&EventId, &Pdu> = pdus.iter().map(|pdu| (pdu.event_id(), pdu)).collect();
-        let named = pdus.iter().flat_map(|pdu| pdu.auth_events().iter().cloned().chain(pdu.implied_create_event_id()));
+        // What belongs to other rooms has no business here.
+        let own = pdus.iter().filter(|pdu| pdu.room_id() == room_id);
+        let by_id: HashMap<&EventId, &Pdu> = own.map(|pdu| (pdu.event_id(), pdu)).collect();
+        let named = by_id.values().flat_map(|pdu| auth_event_ids(pdu));
         let mut wanted: Vec<OwnedEventId> = named.chain(by_id.keys().map(|id| (*id).to_owned())).collect();
         wanted.sort();
         wanted.dedup();
@@ -102,7 +107,8 @@ impl Rooms {
         }
         let mut statements = Vec::new();
         for pdu in in_auth_order(&by_id) {
-            if known.contains_key(pdu.event_id()) {
+            if known.contains_key(pdu.event_id()) || auth_event_ids(pdu).any(|event_id| !known.contains_key(&event_id))
+            {
                 continue;
             }
             let standing = match authorise_by_auth_events(pdu, &known) {
@@ -114,8 +120,7 @@ impl Rooms {
             };
             known.insert(pdu.event_id().to_owned(), pdu.clone().with_rejected(standing == Standing::Rejected));
             let event_nid = self.shared.parts.nids.next(NidKind::Event).await?;
-            let place = Place { event_nid, room_nid, position: None, state_nid: None, standing };
-            statements.push(insert_if_absent(pdu, place));
+            statements.push(events::insert_outlier(pdu, event_nid, room_nid, standing));
         }
         for chunk in statements.chunks(500) {
             db.write(chunk.to_vec()).await?;
@@ -127,32 +132,34 @@ impl Rooms {
     /// `state_before` says what the state before it was (event ids that are all stored).
     ///
     /// # Errors
-    /// [`ReceiveError::MissingPrev`] or [`ReceiveError::UnknownState`] when something must be fetched first.
+    /// [`ReceiveError::MissingPrev`] or [`ReceiveError::UnknownState`] when something must be fetched first,
+    /// [`ReceiveError::Refused`] for what is no event of the room.
     pub async fn receive(&self, pdu: &Pdu, state_before: Option<&[OwnedEventId]>) -> Result<Received, ReceiveError> {
         let room_id = pdu.room_id();
         let hot_room = self.hot(room_id);
         for _ in 0..ATTEMPTS {
-            let (outcome, received) = {
-                let mut locked = self.lock(room_id, &hot_room).await?;
-                let hot = locked.get().filter(|hot| hot.is_resident).ok_or(ReceiveError::UnknownRoom)?;
-                let stored = events::find(&self.shared.parts.db, pdu.event_id()).await?;
-                if stored.as_ref().is_some_and(|event| event.position.is_some()) {
-                    return Ok(Received::Known);
+            let mut locked = self.lock_settled(room_id, &hot_room).await?;
+            let hot = locked.get().filter(|hot| hot.is_resident).ok_or(ReceiveError::UnknownRoom)?;
+            let stored = events::find(&self.shared.parts.db, pdu.event_id()).await?;
+            if stored.as_ref().is_some_and(|event| event.position.is_some()) {
+                return Ok(Received::Known);
+            }
+            if pdu.prev_events().is_empty() {
+                // Only a create event follows nothing, and the room has one.
+                return Err(ReceiveError::Refused("it follows no event"));
+            }
+            let mut next = hot.clone();
+            let mut batch = Batch::new(hot);
+            let received = self.place(&mut batch, &mut next, pdu, stored, state_before).await?;
+            let write = batch.into_write(&next);
+            // The room stays locked until the commit: what comes after looks for this event in the database.
+            match hot_room.submit(&self.shared.parts.lane, write, next.current()).await {
+                Ok(_) => {
+                    locked.put(next);
+                    return Ok(received);
                 }
-                let mut next = hot.clone();
-                let mut batch = Batch::new(hot);
-                let received = self.place(&mut batch, &mut next, pdu, stored, state_before).await?;
-                let outcome = self.shared.parts.lane.submit(batch.into_write(&next));
-                locked.put(next);
-                (outcome, received)
-            };
-            match outcome.await {
-                Ok(_) => return Ok(received),
-                Err(CommitError::Conflict) => hot_room.mark_stale(),
-                Err(error) => {
-                    hot_room.mark_stale();
-                    return Err(error.into());
-                }
+                Err(error) if is_lost_race(&error) => {}
+                Err(error) => return Err(error.into()),
             }
         }
         Err(ReceiveError::Busy)
@@ -167,28 +174,26 @@ impl Rooms {
         state_before: Option<&[OwnedEventId]>,
     ) -> Result<Received, ReceiveError> {
         let db = &self.shared.parts.db;
-        let mut before = match state_before {
-            Some(event_ids) => self.state_of(event_ids, hot).await?,
+        // In room versions 1 and 2 two events can have one id; the first that came is the one.
+        let first =
+            stored.as_ref().filter(|_| hot.room_version.event_id_is_in_event()).map(|stored| stored.pdu.clone());
+        let pdu = &first.unwrap_or_else(|| pdu.clone()).with_rejected(false);
+        let before = match state_before {
+            Some(event_ids) => self.state_of(event_ids, hot).await?.into(),
             None => self.state_before(hot, pdu).await?,
         };
-        if before.state_nid == 0 {
-            for statement in before.store(hot.room_nid, &self.shared.parts.nids).await? {
-                batch.push(statement);
-            }
-        }
+        let before = self.stored_state(batch, hot, before).await?;
         let received = self.authorise(hot, pdu, &before).await?;
         let standing = match &received {
             Received::Known | Received::Accepted => Standing::Accepted,
             Received::SoftFailed(_) => Standing::SoftFailed,
             Received::Rejected(_) => Standing::Rejected,
         };
+        let event_nid = self.event_nid(stored.as_ref()).await?;
+        let is_followed = rooms::is_gap(db, hot.room_nid, pdu.event_id()).await?;
         let resolved = match standing {
-            Standing::Accepted => self.state_with(hot, pdu, &before, stored.as_ref()).await?,
+            Standing::Accepted => self.state_with(hot, pdu, event_nid, &before, is_followed).await?,
             Standing::SoftFailed | Standing::Rejected => None,
-        };
-        let (event_nid, resolved) = match resolved {
-            Some((event_nid, state)) => (event_nid, state),
-            None => (self.event_nid(stored.as_ref()).await?, None),
         };
         let incoming = Incoming {
             pdu,
@@ -196,11 +201,20 @@ impl Rooms {
             standing,
             state_before: Some(before.state_nid),
             is_outlier: stored.is_some(),
+            is_followed,
             transaction: None,
             resolved,
         };
         self.take_in(batch, hot, incoming).await?;
+        if is_followed {
+            batch.push(rooms::close_gap(hot.room_nid, pdu.event_id()));
+        }
         if standing == Standing::Accepted {
+            if state_before.is_some() {
+                for event_id in self.missing_state(pdu.prev_events()).await? {
+                    batch.push(rooms::insert_gap(hot.room_nid, &event_id, hot.position));
+                }
+            }
             for redaction in events::redactions_of(db, pdu.event_id()).await? {
                 self.apply_redaction(batch, hot, &redaction.pdu, pdu, event_nid).await?;
             }
@@ -208,12 +222,31 @@ impl Rooms {
         Ok(received)
     }
 
+    /// The state with a number, which it gets in this batch if it has none.
+    async fn stored_state(
+        &self,
+        batch: &mut Batch,
+        hot: &Hot,
+        state: Arc<RoomState>,
+    ) -> Result<Arc<RoomState>, DbError> {
+        if state.state_nid != 0 {
+            return Ok(state);
+        }
+        let mut state = Arc::unwrap_or_clone(state);
+        for statement in state.store(hot.room_nid, &self.shared.parts.nids).await? {
+            batch.push(statement);
+        }
+        Ok(state.into())
+    }
+
     /// Checks 4 to 6 of the specification's "Checks performed on receipt of a PDU".
     async fn authorise(&self, hot: &mut Hot, pdu: &Pdu, before: &RoomState) -> Result<Received, ReceiveError> {
         // 4. Passes authorization rules based on the event's auth events, otherwise it is rejected.
-        let implied = pdu.implied_create_event_id();
-        let ids = pdu.auth_events().iter().chain(implied.iter()).map(|id| &**id);
-        let auth_events = events::find_by_ids(&self.shared.parts.db, ids).await?;
+        let named: Vec<OwnedEventId> = auth_event_ids(pdu).collect();
+        let auth_events = events::find_by_ids(&self.shared.parts.db, named.iter().map(|id| &**id)).await?;
+        if let Some(missing) = named.into_iter().find(|event_id| !auth_events.contains_key(event_id)) {
+            return Err(ReceiveError::MissingPrev(missing));
+        }
         let auth_events = auth_events.into_iter().map(|(event_id, event)| (event_id, event.pdu)).collect();
         if let Err(error) = authorise_by_auth_events(pdu, &auth_events) {
             return Ok(Received::Rejected(error));
@@ -250,25 +283,28 @@ impl Rooms {
     }
 
     /// The state before an event, from its prev events.
-    async fn state_before(&self, hot: &Hot, pdu: &Pdu) -> Result<RoomState, ReceiveError> {
+    async fn state_before(&self, hot: &Hot, pdu: &Pdu) -> Result<Arc<RoomState>, ReceiveError> {
         let prev = pdu.prev_events();
-        let newest: Vec<&OwnedEventId> = hot.extremities.iter().map(|extremity| &extremity.event_id).collect();
-        if prev.len() == newest.len() && prev.iter().all(|event_id| newest.contains(&event_id)) {
-            return Ok(RoomState::clone(&hot.state));
+        let newest: HashSet<&EventId> = hot.extremities.iter().map(|extremity| &*extremity.event_id).collect();
+        if prev.iter().map(|event_id| &**event_id).collect::<HashSet<_>>() == newest {
+            return Ok(hot.state.clone());
         }
         let found = events::find_by_ids(&self.shared.parts.db, prev.iter().map(|id| &**id)).await?;
         let mut states = Vec::with_capacity(prev.len());
         for event_id in prev {
             let event = found.get(event_id).ok_or_else(|| ReceiveError::MissingPrev(event_id.clone()))?;
+            if event.pdu.room_id() != hot.room_id {
+                return Err(ReceiveError::Refused("it follows an event of another room"));
+            }
             states.push(self.state_after(event).await?.ok_or(ReceiveError::UnknownState)?);
         }
-        let alone = states.len() == 1;
-        let mut state = self.resolve(hot.room_version, states).await?;
-        if !alone || is_after_state_event(&found) {
-            // Not a stored one as it is; it gets a number of its own.
+        let is_as_stored =
+            states.len() == 1 && found.values().all(|event| !event.pdu.is_state() || event.pdu.rejected());
+        let mut state = self.resolve(hot.room_version, states, None).await?;
+        if !is_as_stored {
             state.state_nid = 0;
         }
-        Ok(state)
+        Ok(state.into())
     }
 
     /// The state that consists of these stored events.
@@ -279,6 +315,9 @@ impl Rooms {
             let found = events::find_by_ids(&self.shared.parts.db, chunk.iter().map(|id| &**id)).await?;
             for event_id in chunk {
                 let event = found.get(event_id).ok_or_else(|| ReceiveError::MissingPrev(event_id.clone()))?;
+                if event.pdu.room_id() != hot.room_id {
+                    return Err(ReceiveError::Refused("the state before it has an event of another room"));
+                }
                 let Some(state_key) = event.pdu.state_key().filter(|_| !event.pdu.rejected()) else { continue };
                 map.insert((event.pdu.event_type().into(), state_key.to_owned()), event_id.clone());
                 known.insert(event_id.clone(), event.event_nid);
@@ -290,66 +329,41 @@ impl Rooms {
     }
 
     /// The state after all extremities once an event is in, when that is more than the current state with the event: the
-    /// room has forks, or the event does not follow all extremities. Numbers the event, since the state names it.
+    /// room has forks, or the event does not follow all extremities.
     async fn state_with(
         &self,
         hot: &Hot,
         pdu: &Pdu,
-        before: &RoomState,
-        stored: Option<&StoredEvent>,
-    ) -> Result<Option<(i64, Option<RoomState>)>, ReceiveError> {
-        let remaining: Vec<&Extremity> =
-            hot.extremities.iter().filter(|extremity| !pdu.prev_events().contains(&extremity.event_id)).collect();
-        let event_nid = self.event_nid(stored).await?;
-        let follows_all = remaining.is_empty() && before.state_nid == hot.state.state_nid;
-        if follows_all {
-            return Ok(Some((event_nid, None)));
-        }
-        let mut after = before.clone();
-        if let Some(state_key) = pdu.state_key() {
-            let entry = StateEntry { event_nid, event_id: pdu.event_id().to_owned() };
-            after.set(pdu.event_type(), state_key, entry);
-        }
-        if remaining.is_empty() {
-            return Ok(Some((event_nid, Some(after))));
-        }
-        let ids: Vec<&EventId> = remaining.iter().map(|extremity| &*extremity.event_id).collect();
-        let found = events::find_by_ids(&self.shared.parts.db, ids).await?;
-        let mut states = Vec::new();
-        for event in found.values() {
-            if let Some(state) = self.state_after(event).await? {
-                states.push(state);
-            }
-        }
-        states.push(after);
-        let resolved = self.resolve_with(hot, states, pdu, event_nid).await?;
-        Ok(Some((event_nid, Some(resolved))))
-    }
-
-    /// Resolves states of which some hold an event that is not stored yet.
-    async fn resolve_with(
-        &self,
-        hot: &Hot,
-        states: Vec<RoomState>,
-        pdu: &Pdu,
         event_nid: i64,
-    ) -> Result<RoomState, ReceiveError> {
-        let holds_it = |state: &RoomState| {
-            pdu.state_key()
-                .is_some_and(|key| state.get(pdu.event_type(), key).is_some_and(|entry| entry.event_nid == event_nid))
-        };
-        if states.iter().any(holds_it) {
-            // State resolution reads events by id, so this one must be stored first; without a place it is nothing yet.
-            let place = Place {
-                event_nid,
-                room_nid: hot.room_nid,
-                position: None,
-                state_nid: None,
-                standing: Standing::Accepted,
-            };
-            self.shared.parts.db.write(vec![insert_if_absent(pdu, place)]).await?;
+        before: &RoomState,
+        is_followed: bool,
+    ) -> Result<Option<RoomState>, ReceiveError> {
+        let remaining: Vec<&EventId> = hot
+            .extremities
+            .iter()
+            .map(|extremity| &*extremity.event_id)
+            .filter(|event_id| !pdu.prev_events().iter().any(|prev| prev == event_id))
+            .collect();
+        if remaining.is_empty() && before.state_nid == hot.state.state_nid {
+            return Ok(None);
         }
-        self.resolve(hot.room_version, states).await
+        let found = events::find_by_ids(&self.shared.parts.db, remaining.iter().copied()).await?;
+        let mut states = Vec::with_capacity(remaining.len() + 1);
+        for event_id in &remaining {
+            let event = found.get(*event_id);
+            let event = event.ok_or_else(|| DbError::Corrupt(format!("extremity {event_id} is not stored")))?;
+            states.extend(self.state_after(event).await?);
+        }
+        // The state after an event that others follow is part of theirs.
+        if !is_followed || states.is_empty() {
+            let mut after = before.clone();
+            if let Some(state_key) = pdu.state_key() {
+                let entry = StateEntry { event_nid, event_id: pdu.event_id().to_owned() };
+                after.set(pdu.event_type(), state_key, entry);
+            }
+            states.push(after);
+        }
+        self.resolve(hot.room_version, states, Some(pdu)).await.map(Some)
     }
 
     pub(super) async fn event_nid(&self, stored: Option<&StoredEvent>) -> Result<i64, DbError> {
@@ -366,12 +380,16 @@ impl Rooms {
     pub async fn room_nid(&self, room_id: &RoomId, room_version: RoomVersion) -> Result<i64, DbError> {
         let db = &self.shared.parts.db;
         if let Some(row) = rooms::find(db, room_id).await? {
+            if row.room_version != room_version && row.version == 0 {
+                // An invite told so; whoever tells more of the room knows better.
+                db.write(vec![rooms::set_version(row.room_nid, room_version)]).await?;
+                self.hot(room_id).mark_stale();
+            }
             return Ok(row.room_nid);
         }
         let room_nid = self.shared.parts.nids.next(NidKind::Room).await?;
         db.write(vec![rooms::create(room_nid, room_id, room_version)]).await?;
         let row = rooms::find(db, room_id).await?.ok_or(DbError::NoRow)?;
-        self.hot(room_id).mark_stale();
         Ok(row.room_nid)
     }
 
@@ -385,56 +403,69 @@ impl Rooms {
         self.store_outliers(room_id, *room_version, &all).await?;
         let hot_room = self.hot(room_id);
         for _ in 0..ATTEMPTS {
-            let outcome = {
-                let mut locked = self.lock(room_id, &hot_room).await?;
-                let hot = locked.get().ok_or(ReceiveError::UnknownRoom)?;
-                let stored = events::find(&self.shared.parts.db, join.event_id()).await?;
-                if stored.as_ref().is_some_and(|event| event.position.is_some()) {
+            let mut locked = self.lock_settled(room_id, &hot_room).await?;
+            let hot = locked.get().ok_or(ReceiveError::UnknownRoom)?;
+            let stored = events::find(&self.shared.parts.db, join.event_id()).await?;
+            if stored.as_ref().is_some_and(|event| event.position.is_some()) {
+                return Ok(());
+            }
+            let mut next = hot.clone();
+            let mut batch = Batch::new(hot);
+            self.place_join(&mut batch, &mut next, joined, stored.as_ref()).await?;
+            let write = batch.into_write(&next);
+            match hot_room.submit(&self.shared.parts.lane, write, next.current()).await {
+                Ok(_) => {
+                    locked.put(next);
                     return Ok(());
                 }
-                let mut next = hot.clone();
-                let mut batch = Batch::new(hot);
-                let ids: Vec<OwnedEventId> = state.iter().map(|pdu| pdu.event_id().to_owned()).collect();
-                let mut before = self.state_of(&ids, &next).await?;
-                for statement in before.store(next.room_nid, &self.shared.parts.nids).await? {
-                    batch.push(statement);
-                }
-                let event_nid = self.event_nid(stored.as_ref()).await?;
-                let mut after = before.clone();
-                if let Some(state_key) = join.state_key() {
-                    let entry = StateEntry { event_nid, event_id: join.event_id().to_owned() };
-                    after.set(join.event_type(), state_key, entry);
-                }
-                // What we knew of the room before (from an earlier stay) is older than what the other server told.
-                next.extremities.clear();
-                let incoming = Incoming {
-                    pdu: join,
-                    event_nid,
-                    standing: Standing::Accepted,
-                    state_before: Some(before.state_nid),
-                    is_outlier: stored.is_some(),
-                    transaction: None,
-                    resolved: Some(after),
-                };
-                self.take_in(&mut batch, &mut next, incoming).await?;
-                next.is_resident = true;
-                for event_id in join.prev_events() {
-                    batch.push(insert_gap(next.room_nid, event_id, next.position));
-                }
-                let outcome = self.shared.parts.lane.submit(batch.into_write(&next));
-                locked.put(next);
-                outcome
-            };
-            match outcome.await {
-                Ok(_) => return Ok(()),
-                Err(CommitError::Conflict) => hot_room.mark_stale(),
-                Err(error) => {
-                    hot_room.mark_stale();
-                    return Err(error.into());
-                }
+                Err(error) if is_lost_race(&error) => {}
+                Err(error) => return Err(error.into()),
             }
         }
         Err(ReceiveError::Busy)
+    }
+
+    async fn place_join(
+        &self,
+        batch: &mut Batch,
+        hot: &mut Hot,
+        joined: &JoinedRemotely,
+        stored: Option<&StoredEvent>,
+    ) -> Result<(), ReceiveError> {
+        let JoinedRemotely { room_version, state, join, .. } = joined;
+        if hot.room_version != *room_version {
+            return Err(ReceiveError::Refused("the room is known with another version"));
+        }
+        let ids: Vec<OwnedEventId> = state.iter().map(|pdu| pdu.event_id().to_owned()).collect();
+        let before = self.state_of(&ids, hot).await?;
+        let before = self.stored_state(batch, hot, before.into()).await?;
+        if let Err(error) = self.authorise_by_state(hot, join, &before).await? {
+            tracing::info!(room.id = %hot.room_id, %error, "the state that came with a join does not allow it");
+            return Err(ReceiveError::Refused("the state before the join does not allow it"));
+        }
+        let event_nid = self.event_nid(stored).await?;
+        let mut after = RoomState::clone(&before);
+        if let Some(state_key) = join.state_key() {
+            let entry = StateEntry { event_nid, event_id: join.event_id().to_owned() };
+            after.set(join.event_type(), state_key, entry);
+        }
+        // What we knew of the room before (from an earlier stay) is older than what the other server told.
+        hot.extremities.clear();
+        let incoming = Incoming {
+            pdu: join,
+            event_nid,
+            standing: Standing::Accepted,
+            state_before: Some(before.state_nid),
+            is_outlier: stored.is_some(),
+            is_followed: false,
+            transaction: None,
+            resolved: Some(after),
+        };
+        self.take_in(batch, hot, incoming).await?;
+        for event_id in join.prev_events() {
+            batch.push(rooms::insert_gap(hot.room_nid, event_id, hot.position));
+        }
+        Ok(())
     }
 
     /// Commits something beside a room's events, such as an invite from afar, in this shard's lane.
@@ -446,9 +477,19 @@ impl Rooms {
     }
 }
 
-/// Whether the only prev event is a state event, so that the state after it is not the stored state before it.
-fn is_after_state_event(found: &HashMap<OwnedEventId, StoredEvent>) -> bool {
-    found.values().any(|event| event.pdu.is_state() && !event.pdu.rejected())
+/// Whether somebody else wrote the same room, or the same event without a place, at the same time.
+fn is_lost_race(error: &CommitError) -> bool {
+    match error {
+        CommitError::Conflict => true,
+        CommitError::Db(error) => matches!(**error, DbError::Constraint(_)),
+        CommitError::Closed => false,
+    }
+}
+
+/// The events that allow this one, with the create event where it is implied.
+fn auth_event_ids(pdu: &Pdu) -> impl Iterator<Item = OwnedEventId> + '_ {
+    let implied = pdu.implied_create_event_id().filter(|create| create != pdu.event_id());
+    pdu.auth_events().iter().cloned().chain(implied)
 }
 
 pub(super) fn authorise_by_auth_events(pdu: &Pdu, known: &HashMap<OwnedEventId, Pdu>) -> Result<(), AuthError> {
@@ -480,24 +521,4 @@ fn in_auth_order<'a>(by_id: &HashMap<&'a EventId, &'a Pdu>) -> Vec<&'a Pdu> {
         }
     }
     ordered
-}
-
-fn insert_if_absent(pdu: &Pdu, place: Place) -> Stmt {
-    let insert = events::insert(pdu, place);
-    // Outliers are no news to any reader: they take no position in a lane.
-    Stmt::new(
-        "INSERT INTO events (event_nid, room_nid, event_id, position, lane, seq, depth, event_type, state_key, sender, \
-         origin_server_ts, standing, state_nid, json) \
-         VALUES ($1, $2, $3, $4, COALESCE(CAST($5 AS BIGINT), 0), COALESCE(CAST($6 AS BIGINT), 0), $7, $8, $9, $10, $11, $12, $13, $14) \
-         ON CONFLICT (event_id) DO NOTHING",
-        insert.params,
-    )
-}
-
-pub(super) fn insert_gap(room_nid: i64, event_id: &EventId, position: i64) -> Stmt {
-    Stmt::new(
-        "INSERT INTO backward_extremities (room_nid, event_id, position) VALUES ($1, $2, $3) \
-         ON CONFLICT (room_nid, event_id) DO NOTHING",
-        crate::params![room_nid, event_id.as_str(), position],
-    )
 }

@@ -88,11 +88,11 @@ pub fn insert(pdu: &Pdu, place: Place) -> Stmt {
     )
 }
 
-/// Gives an outlier its place in the room's order, within a write of the lane.
-pub fn place_outlier(place: Place) -> Stmt {
+/// Gives an outlier its place in the room's order, within a write of the lane. The outlier may be a redacted copy.
+pub fn place_outlier(pdu: &Pdu, place: Place) -> Stmt {
     Stmt::new(
-        "UPDATE events SET position = $2, lane = $3, seq = $4, standing = $5, state_nid = $6 \
-         WHERE event_nid = $1 AND position IS NULL",
+        "UPDATE events SET position = $2, lane = $3, seq = $4, standing = $5, state_nid = $6, \
+         json = CASE WHEN redacted_by IS NULL THEN $7 ELSE json END WHERE event_nid = $1 AND position IS NULL",
         vec![
             place.event_nid.into(),
             place.position.into(),
@@ -100,6 +100,28 @@ pub fn place_outlier(place: Place) -> Stmt {
             Value::Seq,
             place.standing.number().into(),
             place.state_nid.into(),
+            pdu.json().into(),
+        ],
+    )
+}
+
+/// Inserts an event without a place in its room. It is no news to any reader, so it takes no position in a lane.
+pub fn insert_outlier(pdu: &Pdu, event_nid: i64, room_nid: i64, standing: Standing) -> Stmt {
+    Stmt::new(
+        "INSERT INTO events (event_nid, room_nid, event_id, position, lane, seq, depth, event_type, state_key, sender, \
+         origin_server_ts, standing, state_nid, json) \
+         VALUES ($1, $2, $3, NULL, 0, 0, $4, $5, $6, $7, $8, $9, NULL, $10) ON CONFLICT (event_id) DO NOTHING",
+        params![
+            event_nid,
+            room_nid,
+            pdu.event_id().as_str(),
+            pdu.depth(),
+            pdu.event_type(),
+            pdu.state_key(),
+            pdu.sender().as_str(),
+            u64::from(pdu.origin_server_ts().0),
+            standing.number(),
+            pdu.json()
         ],
     )
 }
@@ -190,6 +212,13 @@ pub async fn state_rows(db: &Db, event_nids: &[i64]) -> Result<Vec<StateRow>, Db
     let sql = "SELECT event_nid, event_id, event_type, state_key FROM events \
                WHERE event_nid IN (SELECT CAST(value AS BIGINT) FROM json_each(CAST($1 AS TEXT)))";
     let rows = db.query(sql, params![json_list(event_nids)]).await?;
+    if rows.len() != event_nids.len() {
+        return Err(DbError::Corrupt(format!(
+            "of the {} events of a state, {} are there",
+            event_nids.len(),
+            rows.len()
+        )));
+    }
     rows.iter()
         .map(|row| {
             Ok(StateRow {

@@ -1,6 +1,6 @@
 //! Statements for rooms: the row that every append compares and swaps, the current state and the memberships.
 
-use ruma::{OwnedEventId, OwnedRoomId, RoomId};
+use ruma::{EventId, OwnedEventId, OwnedRoomId, RoomId};
 
 use super::{Db, DbError, Row, Stmt, Value, db::json_list};
 use crate::{params, rules::room_version::RoomVersion};
@@ -23,13 +23,23 @@ pub struct RoomRow {
     pub version: i64,
     pub extremities: Vec<Extremity>,
     pub state_nid: i64,
-    /// Whether this server takes part in the room.
+    /// Whether this server takes part in the room now: one of its users is joined, or nobody is.
     pub is_resident: bool,
+    pub members: Members,
+}
+
+/// How many users are joined to a room.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Members {
+    /// Users of this server.
+    pub local: i64,
+    /// Users of other servers.
+    pub remote: i64,
 }
 
 /// A room's row with its forward extremities, one row for each; one row without for a room that has none.
 const FIND: &str = "SELECT r.room_nid, r.room_id, r.room_version, r.version, r.state_nid, r.is_resident, \
-    e.event_nid, e.event_id, e.depth FROM rooms r \
+    e.event_nid, e.event_id, e.depth, r.local_members, r.remote_members FROM rooms r \
     LEFT JOIN json_each(CAST(r.extremities AS TEXT)) x ON TRUE \
     LEFT JOIN events e ON e.event_nid = CAST(x.value AS BIGINT) WHERE r.room_id = $1";
 
@@ -62,6 +72,7 @@ fn read(row: &Row, rows: &[Row]) -> Result<RoomRow, DbError> {
         extremities,
         state_nid: row.get(4)?,
         is_resident: row.get(5)?,
+        members: Members { local: row.get(9)?, remote: row.get(10)? },
     })
 }
 
@@ -74,22 +85,39 @@ pub fn create(room_nid: i64, room_id: &RoomId, version: RoomVersion) -> Stmt {
     )
 }
 
+/// Says which version a room is of, while nothing is appended to it.
+pub fn set_version(room_nid: i64, version: RoomVersion) -> Stmt {
+    Stmt::new(
+        "UPDATE rooms SET room_version = $2 WHERE room_nid = $1 AND version = 0",
+        params![room_nid, version.as_str()],
+    )
+}
+
 /// What an append makes of a room's row.
 #[derive(Clone, Debug)]
 pub struct Swap<'a> {
     pub room_nid: i64,
     pub expected_version: i64,
+    /// In ascending order.
+    pub expected_extremities: &'a [i64],
     pub new_version: i64,
+    /// In ascending order.
     pub extremities: &'a [i64],
     pub state_nid: i64,
+    pub is_resident: bool,
+    pub members: Members,
 }
 
 /// The guard of an append: moves the room on, if nobody else did meanwhile.
+///
+/// The version alone would not tell: an append can be built upon one that is still to be committed, and when that one
+/// loses, another shard's event has made the version that was waited for. Event numbers are nobody else's.
 pub fn compare_and_swap(swap: &Swap<'_>) -> Stmt {
     // The lane's row was moved earlier in the same transaction, so it holds this commit's seq.
     Stmt::new(
-        "UPDATE rooms SET version = $3, extremities = $4, state_nid = $5, is_resident = TRUE, lane = $6, \
-         seq = (SELECT lanes.seq FROM lanes WHERE lanes.lane = $6) WHERE room_nid = $1 AND version = $2",
+        "UPDATE rooms SET version = $3, extremities = $4, state_nid = $5, is_resident = $8, local_members = $9, \
+         remote_members = $10, lane = $6, seq = (SELECT lanes.seq FROM lanes WHERE lanes.lane = $6) \
+         WHERE room_nid = $1 AND version = $2 AND extremities = $7",
         vec![
             swap.room_nid.into(),
             swap.expected_version.into(),
@@ -97,6 +125,10 @@ pub fn compare_and_swap(swap: &Swap<'_>) -> Stmt {
             json_list(swap.extremities).into(),
             swap.state_nid.into(),
             Value::Lane,
+            json_list(swap.expected_extremities).into(),
+            swap.is_resident.into(),
+            swap.members.local.into(),
+            swap.members.remote.into(),
         ],
     )
 }
@@ -164,6 +196,42 @@ pub fn set_membership(row: &MembershipRow<'_>) -> Stmt {
             row.is_local.into(),
             row.stripped_state.into(),
         ],
+    )
+}
+
+/// Ends the membership of a user whose `m.room.member` event the current state no longer has, which state resolution can
+/// do. Within a write of the lane.
+pub fn end_membership(room_nid: i64, user_nid: i64, position: i64) -> Stmt {
+    Stmt::new(
+        "UPDATE memberships SET membership = 'leave', position = $3, lane = $4, seq = $5 \
+         WHERE room_nid = $1 AND user_nid = $2",
+        vec![room_nid.into(), user_nid.into(), position.into(), Value::Lane, Value::Seq],
+    )
+}
+
+/// Remembers an event that one at `position` follows and that is not stored.
+pub fn insert_gap(room_nid: i64, event_id: &EventId, position: i64) -> Stmt {
+    Stmt::new(
+        "INSERT INTO backward_extremities (room_nid, event_id, position) VALUES ($1, $2, $3) \
+         ON CONFLICT (room_nid, event_id) DO NOTHING",
+        params![room_nid, event_id.as_str(), position],
+    )
+}
+
+/// Whether an event that is stored follows this one, which was not there yet then.
+///
+/// # Errors
+/// Those of the database.
+pub async fn is_gap(db: &Db, room_nid: i64, event_id: &EventId) -> Result<bool, DbError> {
+    let sql = "SELECT 1 FROM backward_extremities WHERE room_nid = $1 AND event_id = $2";
+    Ok(db.query_opt(sql, params![room_nid, event_id.as_str()]).await?.is_some())
+}
+
+/// The event has arrived.
+pub fn close_gap(room_nid: i64, event_id: &EventId) -> Stmt {
+    Stmt::new(
+        "DELETE FROM backward_extremities WHERE room_nid = $1 AND event_id = $2",
+        params![room_nid, event_id.as_str()],
     )
 }
 

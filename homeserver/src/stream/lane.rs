@@ -61,8 +61,10 @@ pub struct Lane {
 
 struct Pending {
     write: Write,
-    answer: oneshot::Sender<Result<Committed, CommitError>>,
+    answer: Answer,
 }
+
+type Answer = Box<dyn FnOnce(Result<Committed, CommitError>) + Send>;
 
 impl Lane {
     pub(super) async fn start(
@@ -96,10 +98,25 @@ impl Lane {
         &self,
         write: Write,
     ) -> impl Future<Output = Result<Committed, CommitError>> + Send + 'static + use<> {
+        self.submit_and_tell(write, Box::new(|_| {}))
+    }
+
+    /// As [`Self::submit`]. `tell` hears the outcome even when the future is dropped, and before it; it is dropped unheard
+    /// when the lane has ended.
+    pub fn submit_and_tell(
+        &self,
+        write: Write,
+        tell: Box<dyn FnOnce(&Result<Committed, CommitError>) + Send>,
+    ) -> impl Future<Output = Result<Committed, CommitError>> + Send + 'static + use<> {
         let (answer, answered) = oneshot::channel();
-        let sent = self.queue.send(Pending { write, answer });
+        let answer: Answer = Box::new(move |outcome| {
+            tell(&outcome);
+            // A caller that gave up does not need the answer; what was committed stays.
+            let _ = answer.send(outcome);
+        });
+        let sent = self.queue.send(Pending { write, answer }).is_ok();
         async move {
-            if sent.is_err() {
+            if !sent {
                 return Err(CommitError::Closed);
             }
             answered.await.unwrap_or(Err(CommitError::Closed))
@@ -209,8 +226,7 @@ impl Writer {
                 batch.drain(..).map(|pending| (pending.write, pending.answer)).unzip();
             let results = self.commit_all(&writes).await;
             for (answer, result) in answers.into_iter().zip(results) {
-                // A caller that gave up does not need the answer; what was committed stays.
-                let _ = answer.send(result);
+                answer(result);
             }
         }
     }
@@ -288,7 +304,7 @@ impl Writer {
 }
 
 /// Which writes' guards touched something. A later write of the same room fails by itself when an earlier one did,
-/// because it expects the version that the earlier one would have made.
+/// because its guard expects what the earlier one would have made.
 fn held_guards(writes: &[Write], mut outcomes: impl Iterator<Item = Outcome>) -> Vec<bool> {
     let touched = |outcome: Outcome| outcome.affected > 0;
     writes.iter().map(|write| write.guard.is_none() || outcomes.next().is_some_and(touched)).collect()

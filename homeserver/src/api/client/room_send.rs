@@ -3,7 +3,7 @@
 
 use axum::{Router, extract::State};
 use ruma::{
-    CanonicalJsonObject,
+    CanonicalJsonObject, EventId,
     api::client::{
         message::send_message_event::v3 as send_message, redact::redact_event::v3 as redact_event,
         state::send_state_event::v3 as send_state,
@@ -30,12 +30,16 @@ async fn send(
 ) -> Result<Ruma<send_message::Response>, ApiError> {
     let event_type = request.event_type.to_string();
     let scope = format!("send/{}", request.room_id);
+    let content = object_of(&request.body)?;
+    // A redaction that a client sends as an event is none the less one.
+    let redacts = content.get("redacts").filter(|_| event_type == "m.room.redaction");
+    let redacts = redacts.and_then(|target| target.as_str()).and_then(|target| EventId::parse(target).ok());
     let draft = Draft {
         sender: &requester.user_id,
         event_type: &event_type,
         state_key: None,
-        content: object_of(&request.body)?,
-        redacts: None,
+        content,
+        redacts: redacts.as_deref(),
         transaction: Some(transaction(&requester, &scope, request.txn_id.as_str())?),
     };
     let event_id = rooms.append(&request.room_id, draft).await?;
@@ -71,7 +75,7 @@ async fn redact(
         redacts: Some(&request.event_id),
         transaction: Some(transaction(&requester, &scope, request.txn_id.as_str())?),
     };
-    let event_id = rooms.redact(&request.room_id, draft).await?;
+    let event_id = rooms.append(&request.room_id, draft).await?;
     Ok(Ruma(redact_event::Response::new(event_id)))
 }
 

@@ -5,7 +5,6 @@ use serde::Deserialize;
 
 use super::{Membership, MembershipError, with_reason};
 use crate::{
-    params,
     rooms::Current,
     rules::{membership::Membership as State, power::RoomPower},
 };
@@ -41,9 +40,7 @@ impl Membership {
         let current = self.shared.rooms.find(room_id).await?;
         let content = with_reason(self.profile(user_id).await?.membership("join"), reason);
         match current {
-            Some(current) if self.is_kept_here(&current).await? => {
-                self.join_here(user_id, room_id, &current, content).await
-            }
+            Some(current) if current.is_resident => self.join_here(user_id, room_id, &current, content).await,
             _ => self.join_afar(user_id, room_id, servers, content).await,
         }
     }
@@ -63,7 +60,7 @@ impl Membership {
         let Some(current) = self.shared.rooms.find(room_id).await? else {
             return self.knock_afar(user_id, room_id, servers, content).await;
         };
-        if !self.is_kept_here(&current).await? {
+        if !current.is_resident {
             return self.knock_afar(user_id, room_id, servers, content).await;
         }
         let takes_knocks = current.room_version.rules().authorization.knocking;
@@ -73,17 +70,6 @@ impl Membership {
         }
         self.append(user_id, room_id, user_id, content).await?;
         Ok(())
-    }
-
-    /// Whether what this server knows of the room is up to date: its own users are in it, or nobody else's are.
-    pub(super) async fn is_kept_here(&self, current: &Current) -> Result<bool, MembershipError> {
-        if !current.is_resident {
-            return Ok(false);
-        }
-        let sql = "SELECT is_local FROM memberships WHERE room_nid = $1 AND membership = 'join' \
-                   ORDER BY is_local DESC LIMIT 1";
-        let row = self.shared.db.query_opt(sql, params![current.room_nid]).await?;
-        Ok(row.map(|row| row.get(0)).transpose()?.unwrap_or(true))
     }
 
     pub(super) async fn join_here(
@@ -147,8 +133,9 @@ impl Membership {
         let rooms = rules.allow.iter().filter(|rule| rule.kind == "m.room_membership");
         for room_id in rooms.filter_map(|rule| rule.room_id.as_deref()) {
             let Ok(room_id) = <&RoomId>::try_from(room_id) else { continue };
-            if self.shared.rooms.find(room_id).await?.is_some() && self.state_of(room_id, user_id).await? == State::Join
-            {
+            // Who is in a room that this server is not in any more, nobody here knows.
+            let is_known = self.shared.rooms.find(room_id).await?.is_some_and(|room| room.is_resident);
+            if is_known && self.state_of(room_id, user_id).await? == State::Join {
                 return Ok(true);
             }
         }

@@ -7,7 +7,10 @@ mod join;
 use std::sync::Arc;
 
 pub use error::MembershipError;
-use ruma::{CanonicalJsonObject, OwnedEventId, OwnedRoomId, OwnedServerName, OwnedUserId, RoomAliasId, RoomId, UserId};
+use ruma::{
+    CanonicalJsonObject, CanonicalJsonValue, OwnedEventId, OwnedRoomId, OwnedServerName, OwnedUserId, RoomAliasId,
+    RoomId, UserId,
+};
 use serde_json::json;
 
 use crate::{
@@ -59,7 +62,7 @@ impl Membership {
     /// [`MembershipError::UnknownRoom`], [`MembershipError::NotInRoom`], and those of appending.
     pub async fn leave(&self, user_id: &UserId, room_id: &RoomId, reason: Option<&str>) -> Result<(), MembershipError> {
         let current = self.find(room_id).await?;
-        if !self.is_kept_here(&current).await? {
+        if !current.is_resident {
             let content = with_reason(object(json!({ "membership": "leave" })), reason);
             return self.leave_afar(user_id, room_id, current.room_nid, content).await;
         }
@@ -103,6 +106,25 @@ impl Membership {
             self.shared.federation.invite(sender, room_id, user_id, content).await?;
         }
         Ok(())
+    }
+
+    /// Appends an `m.room.member` event whose content the client wrote.
+    ///
+    /// # Errors
+    /// Those of appending, and of inviting a user of another server.
+    pub async fn set_member_event(
+        &self,
+        sender: &UserId,
+        room_id: &RoomId,
+        user_id: &UserId,
+        content: CanonicalJsonObject,
+    ) -> Result<OwnedEventId, MembershipError> {
+        let membership = content.get("membership").and_then(CanonicalJsonValue::as_str).and_then(State::parse);
+        if membership == Some(State::Invite) && !self.shared.rooms.is_local(user_id) {
+            // The other server signs it first.
+            return Ok(self.shared.federation.invite(sender, room_id, user_id, content).await?);
+        }
+        self.append(sender, room_id, user_id, content).await
     }
 
     /// Removes another user, or takes back an invite.
@@ -174,7 +196,8 @@ impl Membership {
             None => return Err(MembershipError::UnknownRoom),
         }
         let forget = Stmt::new(
-            "UPDATE memberships SET is_forgotten = TRUE WHERE room_nid = $1 AND user_nid = $2",
+            "UPDATE memberships SET is_forgotten = TRUE WHERE room_nid = $1 AND user_nid = $2 \
+             AND membership IN ('leave', 'ban')",
             params![current.room_nid, user_nid],
         );
         let changes = vec![Change::User { user: user_nid }];

@@ -166,11 +166,7 @@ impl Rooms {
         let named: Vec<OwnedEventId> = named.into_iter().cloned().collect();
         let stored = events::find_by_ids(&self.shared.parts.db, named.iter().map(|id| &**id)).await?;
         let is_placed = |id: &OwnedEventId| stored.get(id).is_some_and(|event| event.position.is_some());
-        Ok(named
-            .iter()
-            .filter(|id| !is_placed(id))
-            .map(|id| rooms::insert_gap(room_nid, id, position))
-            .collect())
+        Ok(named.iter().filter(|id| !is_placed(id)).map(|id| rooms::insert_gap(room_nid, id, position)).collect())
     }
 }
 

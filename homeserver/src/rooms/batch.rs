@@ -124,7 +124,8 @@ impl Rooms {
             batch.push_change(Change::Event { room: hot.room_nid, event: event.event_nid, position: hot.position });
             self.take_in_relations(batch, hot, pdu, place).await?;
             hot.extremities.retain(|extremity| !pdu.prev_events().contains(&extremity.event_id));
-            if !event.is_followed {
+            // A room always has a newest event, whatever rooms of versions 1 and 2, where ids are no hashes, may claim.
+            if !event.is_followed || hot.extremities.is_empty() {
                 hot.extremities.push(Extremity {
                     event_nid: event.event_nid,
                     event_id: pdu.event_id().to_owned(),

@@ -98,7 +98,8 @@ fn sort_out<'a>(
     let mut news = Vec::with_capacity(touched.rooms.len());
     for (room_nid, touch) in &touched.rooms {
         let room_id: &str = joined.get(room_nid)?;
-        let mut all = touch.events.iter().map(|event_nid| events.get(event_nid).cloned()).collect::<Option<Vec<_>>>()?;
+        let mut all =
+            touch.events.iter().map(|event_nid| events.get(event_nid).cloned()).collect::<Option<Vec<_>>>()?;
         // The log has them lane by lane; a room that two shards write to has its order in the positions.
         all.sort_by_key(|event| event.position);
         // An own event that this shard did not make may have a transaction id in the database.

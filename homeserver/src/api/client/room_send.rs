@@ -3,7 +3,7 @@
 
 use axum::{Router, extract::State};
 use ruma::{
-    CanonicalJsonObject, EventId,
+    CanonicalJsonObject, EventId, UserId,
     api::client::{
         message::send_message_event::v3 as send_message, redact::redact_event::v3 as redact_event,
         state::send_state_event::v3 as send_state,
@@ -13,6 +13,7 @@ use ruma::{
 use super::create_room::object_of;
 use crate::{
     api::{ApiError, ApiState, Ruma, RumaRouter, caller::Requester},
+    membership::Membership,
     rooms::{Draft, Rooms, Transaction},
 };
 
@@ -48,11 +49,19 @@ async fn send(
 
 async fn set_state(
     State(rooms): State<Rooms>,
+    State(membership): State<Membership>,
     requester: Requester,
     Ruma(request): Ruma<send_state::Request>,
 ) -> Result<Ruma<send_state::Response>, ApiError> {
     let event_type = request.event_type.to_string();
-    let draft = Draft::state(&requester.user_id, &event_type, &request.state_key, object_of(&request.body)?);
+    let content = object_of(&request.body)?;
+    if event_type == "m.room.member"
+        && let Ok(user_id) = <&UserId>::try_from(request.state_key.as_str())
+    {
+        let event_id = membership.set_member_event(&requester.user_id, &request.room_id, user_id, content).await?;
+        return Ok(Ruma(send_state::Response::new(event_id)));
+    }
+    let draft = Draft::state(&requester.user_id, &event_type, &request.state_key, content);
     let event_id = rooms.set_state(&request.room_id, draft).await?;
     Ok(Ruma(send_state::Response::new(event_id)))
 }

@@ -60,6 +60,7 @@ impl From<ReceiveError> for ApiError {
             ReceiveError::MissingPrev(_) | ReceiveError::UnknownState | ReceiveError::Busy => {
                 Self::unavailable(RETRY_AFTER)
             }
+            ReceiveError::Refused(_) => Self::invalid_param(error.to_string()),
             ReceiveError::Resolve(error) => {
                 tracing::error!(error = &error as &dyn std::error::Error, "a room's state cannot be resolved");
                 Self::internal()

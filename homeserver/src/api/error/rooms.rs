@@ -22,7 +22,7 @@ impl From<AppendError> for ApiError {
                 format!("The alias {alias} does not lead to the room"),
             ),
             AppendError::Forbidden(error) => Self::forbidden(error.to_string()),
-            AppendError::Format(BuildError::Format(error @ PduError::TooLarge { .. })) => {
+            AppendError::Format(BuildError::Format(error @ (PduError::TooLarge { .. } | PduError::TooLong { .. }))) => {
                 Self::too_large(error.to_string())
             }
             AppendError::Format(BuildError::Sign(error)) => Self::too_large(error.to_string()),

@@ -195,8 +195,7 @@ impl ProxyHttp for Proxy {
         mut error: Box<Error>,
     ) -> Box<Error> {
         exchange.crowded = is_crowded(&error);
-        let refused = self.pool.shards().iter().find(|shard| shard.is_reached_by(peer));
-        match refused {
+        match self.pool.reached_by(peer) {
             Some(shard) if exchange.crowded => shard.check_now(),
             Some(shard) => shard.mark_unhealthy(&error),
             None => {}
@@ -209,17 +208,25 @@ impl ProxyHttp for Proxy {
     /// sent, or its method is idempotent and the whole of it is still here.
     fn error_while_proxy(
         &self,
-        _peer: &HttpPeer,
+        peer: &HttpPeer,
         session: &mut Session,
         mut error: Box<Error>,
         exchange: &mut Exchange,
-        _reused: bool,
+        reused: bool,
     ) -> Box<Error> {
         let whole = !is_answered(session) && !session.retry_buffer_truncated();
         let went_away = *error.esource() == ErrorSource::Upstream && !matches!(error.etype(), ErrorType::HTTPStatus(_));
         let unsent = *error.etype() == ErrorType::WriteError;
         let repeatable = unsent || session.req_header().method.is_idempotent();
-        error.set_retry(whole && went_away && repeatable && exchange.interrupt());
+        // A connection that was kept from an earlier request may have died long before this one.
+        let was_dead_before = reused && unsent;
+        if went_away
+            && reused
+            && let Some(shard) = self.pool.reached_by(peer)
+        {
+            shard.forget_connections();
+        }
+        error.set_retry(whole && went_away && repeatable && (was_dead_before || exchange.interrupt()));
         error
     }
 

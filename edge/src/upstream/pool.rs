@@ -3,7 +3,7 @@
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use gatehouse_shared::net::ListenAddr;
@@ -22,6 +22,8 @@ pub(crate) struct Shard {
     name: String,
     seed: u64,
     peer: HttpPeer,
+    /// Which of the connections in Pingora's pool may be used: those of an earlier generation belong to a dead process.
+    generation: AtomicU64,
     healthy: AtomicBool,
     gauge: Gauge,
     /// Asks for a health check now rather than at the next turn.
@@ -57,7 +59,8 @@ impl Shard {
         let name = address.to_string();
         let gauge = gauge(&name);
         let seed = spread(name.bytes().fold(0, |seed, byte| spread(seed ^ u64::from(byte))));
-        Ok(Self { address, name, seed, peer, healthy: AtomicBool::new(false), gauge, doubt: Notify::new(), changed })
+        let (generation, healthy, doubt) = (AtomicU64::new(0), AtomicBool::new(false), Notify::new());
+        Ok(Self { address, name, seed, peer, generation, healthy, gauge, doubt, changed })
     }
 
     pub(crate) fn address(&self) -> &ListenAddr {
@@ -65,11 +68,18 @@ impl Shard {
     }
 
     pub(crate) fn peer(&self) -> HttpPeer {
-        self.peer.clone()
+        let mut peer = self.peer.clone();
+        peer.group_key = self.generation.load(Ordering::Acquire);
+        peer
+    }
+
+    /// Lets no idle connection be used again. When one of them turns out to be dead, the others are as well.
+    pub(crate) fn forget_connections(&self) {
+        self.generation.fetch_add(1, Ordering::AcqRel);
     }
 
     /// Whether `peer` is how this shard is reached.
-    pub(crate) fn is_reached_by(&self, peer: &HttpPeer) -> bool {
+    fn is_reached_by(&self, peer: &HttpPeer) -> bool {
         self.peer._address == peer._address
     }
 
@@ -89,6 +99,7 @@ impl Shard {
     pub(crate) fn mark_unhealthy(&self, reason: &dyn fmt::Display) {
         if self.healthy.swap(false, Ordering::AcqRel) {
             warn!(shard = %self.name, %reason, "the shard takes no requests");
+            self.forget_connections();
             self.note_change(0);
         }
     }
@@ -135,6 +146,11 @@ impl Pool {
 
     pub(crate) fn shards(&self) -> &[Arc<Shard>] {
         &self.shards
+    }
+
+    /// The shard that `peer` is the way to.
+    pub(crate) fn reached_by(&self, peer: &HttpPeer) -> Option<&Arc<Shard>> {
+        self.shards.iter().find(|shard| shard.is_reached_by(peer))
     }
 
     /// The healthy shard that serves `key`, if there is one.

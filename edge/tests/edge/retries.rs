@@ -1,8 +1,11 @@
 //! What happens to requests when shards die, drain, or are not there.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http::StatusCode;
+use tokio::sync::Notify;
+use tokio::task::JoinSet;
 
 use crate::client::{Connection, request};
 use crate::double::{Order, Shard};
@@ -133,4 +136,28 @@ async fn pooled_connections_to_a_shard_that_restarted_harm_nobody() {
     // Not idempotent, and sent on nothing but connections that are new or known to be alive.
     let post = connection.send(request("POST", "/_matrix/client/v3/createRoom", "{}"));
     assert_eq!(patiently("the request", post).await.unwrap().json()["shard"], "the next one");
+}
+
+#[tokio::test]
+async fn a_shard_that_dies_over_many_kept_connections_costs_no_request() {
+    let edge = Edge::start().await;
+    let release = Arc::new(Notify::new());
+    let mut waiting = JoinSet::new();
+    for _ in 0..12 {
+        edge.shards[0].order(Order::Wait(release.clone()));
+        let mut connection = edge.http1().await;
+        waiting.spawn(async move { connection.send(request("GET", SEND, "")).await });
+    }
+    while edge.shards[0].served() < 12 {
+        edge.shards[0].taken.notified().await;
+    }
+    release.notify_waiters();
+    while let Some(answer) = waiting.join_next().await {
+        assert_eq!(answer.unwrap().unwrap().status, StatusCode::OK);
+    }
+    let mut connection = edge.http1().await;
+    edge.shards[0].die().await;
+    let _next = Shard::start(&edge.shards[0].path, "the next one");
+    let sent = connection.send(request("PUT", SEND, "{}"));
+    assert_eq!(patiently("the request", sent).await.unwrap().json()["shard"], "the next one");
 }

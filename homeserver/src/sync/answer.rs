@@ -199,12 +199,15 @@ fn push_passing(object: &mut Object<'_>, passing: &Passing, names: &Names) {
 /// The names of users by number.
 type Names = HashMap<i64, OwnedUserId>;
 
+/// Where a receipt stands in the content: event, kind and user.
+type Place<'a> = (&'a str, &'a str, &'a str);
+
 type Receipt<'a> = (&'a str, &'a ReceiptRow);
 
 /// The content of a receipt event has one place for each event, kind and user; a user's receipts for threads may need
 /// more. Receipts come sorted by event and kind.
 fn layers<'a>(passing: &'a Passing, names: &'a Names) -> Vec<Vec<Receipt<'a>>> {
-    let mut layers: Vec<(HashSet<(&str, &str, &str)>, Vec<Receipt<'_>>)> = Vec::new();
+    let mut layers: Vec<(HashSet<Place<'_>>, Vec<Receipt<'_>>)> = Vec::new();
     for receipt in &passing.receipts {
         let Some(user_id) = names.get(&receipt.user_nid) else { continue };
         let place = (receipt.event_id.as_str(), receipt.receipt_type.as_str(), user_id.as_str());

@@ -89,10 +89,10 @@ impl Memory {
 
     fn take(&mut self, change: &Change, events: &EventCache) {
         match change {
-            Change::Event { room, event, position } => {
-                if self.unread.get_mut(room).is_some_and(|unread| !unread.note(*event, *position)) {
-                    self.unread.remove(room);
-                }
+            Change::Event { room, event, position }
+                if self.unread.get_mut(room).is_some_and(|unread| !unread.note(*event, *position)) =>
+            {
+                self.unread.remove(room);
             }
             Change::Membership { room, user } if *user == self.user_nid => {
                 self.joined = None;
@@ -233,11 +233,12 @@ impl Facts {
                 for change in entries.iter().flat_map(|entry| entry.changes.iter()) {
                     match change {
                         Change::Membership { room, .. } => drop(self.rooms.remove(room)),
-                        Change::Event { room, event, .. } if self.rooms.contains_key(room) => {
-                            // What is no state changes no facts; what is not at hand may be state.
-                            if events.get(*event).is_none_or(|event| event.pdu.is_state()) {
-                                self.rooms.remove(room);
-                            }
+                        // What is no state changes no facts; what is not at hand may be state.
+                        Change::Event { room, event, .. }
+                            if self.rooms.contains_key(room)
+                                && events.get(*event).is_none_or(|event| event.pdu.is_state()) =>
+                        {
+                            self.rooms.remove(room);
                         }
                         _ => {}
                     }

@@ -76,16 +76,6 @@ impl History {
         self.memberships.iter().any(|(_, membership)| *membership == Membership::Join)
     }
 
-    /// Where the user's newest stay in the room began, and ended if it did: the position of the first join of an
-    /// unbroken run of them, and that of the event that broke it.
-    pub(super) fn last_stay(&self) -> Option<(i64, Option<i64>)> {
-        let last = self.memberships.iter().rposition(|(_, membership)| *membership == Membership::Join)?;
-        let ended = self.memberships.get(last + 1).map(|(position, _)| *position);
-        let began =
-            self.memberships[..=last].iter().rev().take_while(|(_, membership)| *membership == Membership::Join);
-        began.last().map(|(position, _)| (*position, ended))
-    }
-
     /// Whether the room is open to everybody now.
     pub(super) fn is_world_readable(&self) -> bool {
         self.settings.last().is_some_and(|(_, setting)| *setting == HistoryVisibility::WorldReadable)
@@ -117,7 +107,6 @@ mod tests {
         assert_eq!(before(&history.settings, 6), HistoryVisibility::Joined);
         assert_eq!(history.membership_before(3), Membership::Leave);
         assert_eq!(history.membership_at(3), Membership::Invite);
-        assert_eq!(history.last_stay(), Some((4, Some(9))));
-        assert_eq!(History::default().last_stay(), None);
+        assert!(history.ever_joined() && !History::default().ever_joined());
     }
 }

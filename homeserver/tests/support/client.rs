@@ -103,9 +103,12 @@ impl Server {
     }
 
     async fn call(&self, method: Method, token: Option<&str>, path: &str, body: Option<&Value>) -> Answer {
-        let described = format!("{method} {path}");
-        let answer = self.try_call(method, token, path, body).await;
-        answer.unwrap_or_else(|error| panic!("{described} got no answer: {error:?}"))
+        let mut answer = self.try_call(method.clone(), token, path, body).await;
+        if answer.is_err() && method.is_idempotent() {
+            // The server may have closed a kept connection meanwhile, as all clients must expect.
+            answer = self.try_call(method.clone(), token, path, body).await;
+        }
+        answer.unwrap_or_else(|error| panic!("{method} {path} got no answer: {error:?}"))
     }
 
     async fn try_call(
@@ -136,14 +139,6 @@ impl User {
     /// When there is no answer at all.
     pub async fn call(&self, method: Method, path: &str, body: Option<&Value>) -> Answer {
         self.server.call(method, Some(&self.access_token), path, body).await
-    }
-
-    /// Makes a request as this user; an error means that there was no answer.
-    ///
-    /// # Errors
-    /// When the connection breaks.
-    pub async fn try_call(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Answer, reqwest::Error> {
-        self.server.try_call(method, Some(&self.access_token), path, body).await
     }
 
     /// Makes a room and returns its id.

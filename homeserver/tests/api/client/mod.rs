@@ -21,6 +21,8 @@ mod registration;
 mod report_content;
 mod room_membership;
 mod room_send;
+mod rooms;
+mod sync;
 mod tags;
 mod to_device;
 mod typing;

@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use super::SenderParts;
 use crate::{
     federation::{MAX_EDUS, MAX_PDUS, serve::raw},
-    remote::{Blame, Patience},
+    remote::{Blame, Patience, RequestError},
     storage::{
         DbError, events,
         outbox::{self, Item},
@@ -35,6 +35,8 @@ const LOOK: Duration = Duration::from_secs(30);
 const REFUSED_FIRST: Duration = Duration::from_secs(60);
 /// And at most.
 const REFUSED_LONGEST: Duration = Duration::from_secs(60 * 60);
+/// Items that are kept for a server that has been dead for a while.
+const OUTBOX_KEPT: usize = 10_000;
 /// EDUs that may get lost and are kept for one server.
 const PASSING_KEPT: usize = 1_000;
 
@@ -96,6 +98,9 @@ impl Destination {
             let rest = self.parts.client.destinations().rest(&self.name).await;
             if !rest.is_zero() {
                 self.shared.passing.lock().clear();
+                if rest > LOOK {
+                    self.bound_outbox().await;
+                }
                 self.sleep(rest.min(LOOK), &stop).await;
                 continue;
             }
@@ -127,13 +132,22 @@ impl Destination {
                     transaction = None;
                 }
                 // The client remembered the failure; the loop rests.
-                Err(Blame::Unreachable) => {}
-                Err(Blame::Peer | Blame::Ours) => {
-                    let pause = REFUSED_FIRST.saturating_mul(1 << refusals.min(6)).min(REFUSED_LONGEST);
+                Err(error) if error.blame() == Blame::Unreachable => {}
+                Err(error) => {
+                    let own = REFUSED_FIRST.saturating_mul(1 << refusals.min(6));
                     refusals += 1;
-                    self.sleep(pause, &stop).await;
+                    let pause = error.retry_after().unwrap_or(own).min(REFUSED_LONGEST);
+                    self.pause(pause, &stop).await;
                 }
             }
+        }
+    }
+
+    /// What waits for a server that may never come back does not grow for ever.
+    async fn bound_outbox(&self) {
+        let bound = outbox::delete_all_but_newest(&self.name, OUTBOX_KEPT);
+        if let Err(error) = self.parts.db.write(vec![bound]).await {
+            tracing::debug!(error = &error as &dyn std::error::Error, server = %self.name, "cannot bound the outbox");
         }
     }
 
@@ -145,7 +159,15 @@ impl Destination {
         }
     }
 
-    async fn send(&self, transaction: &Transaction) -> Result<(), Blame> {
+    /// Sleeps although somebody may call: who refused us is not asked sooner because there is more to say.
+    async fn pause(&self, duration: Duration, stop: &CancellationToken) {
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = tokio::time::sleep(duration) => {}
+        }
+    }
+
+    async fn send(&self, transaction: &Transaction) -> Result<(), RequestError> {
         let now = MilliSecondsSinceUnixEpoch(UInt::new_saturating(self.parts.clock.now_ms()));
         let origin = self.parts.server_name.clone();
         let mut request = send_transaction_message::v1::Request::new(transaction.txn_id.clone(), origin, now);
@@ -162,7 +184,7 @@ impl Destination {
             }
             Err(error) => {
                 tracing::info!(error = &error as &dyn std::error::Error, server = %self.name, "a transaction waits");
-                Err(error.blame())
+                Err(error)
             }
         }
     }

@@ -59,8 +59,8 @@ impl Accounts {
         Ok(())
     }
 
-    /// Gives the account up for good: no password, no sessions, no profile, nothing that clients kept. The name stays
-    /// taken. Leaving the user's rooms is the caller's next step.
+    /// Gives the account up for good: no password, no sessions, no profile, nothing that clients kept, and out of every
+    /// room. The name stays taken.
     ///
     /// # Errors
     /// Those of the database.
@@ -71,6 +71,10 @@ impl Accounts {
         statements.extend(account_data::delete_all(user_nid));
         statements.extend(delete_statements(user_nid, &devices));
         self.commit_tokens(user_nid, statements, vec![Change::Devices { user: user_nid }]).await?;
+        // The account is gone by now, so this is no failure of the request.
+        if let Err(error) = self.inner.membership.leave_everything(&requester.user_id).await {
+            tracing::warn!(%error, user.id = %requester.user_id, "a deactivated user is still in rooms");
+        }
         Ok(())
     }
 }

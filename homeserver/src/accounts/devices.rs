@@ -31,6 +31,15 @@ impl Accounts {
         devices::list(&self.inner.db, user_nid).await
     }
 
+    /// All devices of a local user who is known by id.
+    ///
+    /// # Errors
+    /// [`DeviceError::NotFound`] when there is no such user, and those of the database.
+    pub async fn devices_of(&self, user_id: &ruma::UserId) -> Result<Vec<DeviceRow>, DeviceError> {
+        let row = self.find_local(user_id).await?.ok_or(DeviceError::NotFound)?;
+        Ok(self.devices(row.user_nid).await?)
+    }
+
     /// One device of a user.
     ///
     /// # Errors

@@ -85,8 +85,11 @@ pub(super) struct Sessions {
     lane: Lane,
     clock: Arc<dyn Clock>,
     cache: Arc<Mutex<Cache>>,
-    seen: Arc<Mutex<HashMap<(i64, OwnedDeviceId), (u64, IpAddr)>>>,
+    seen: Arc<Mutex<Seen>>,
 }
+
+/// When and from where devices were used since that was last written.
+type Seen = HashMap<(i64, OwnedDeviceId), (u64, IpAddr)>;
 
 #[derive(Default)]
 struct Cache {

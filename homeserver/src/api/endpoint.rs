@@ -144,7 +144,7 @@ impl<S: Clone + Send + Sync + 'static> RumaRouter<S> for axum::Router<S> {
         let method = MethodFilter::try_from(T::METHOD).expect("ruma's methods are ordinary ones");
         for path in T::PATH_BUILDER.all_paths() {
             let numbered = numbered(path);
-            if let Some(prefix) = path.strip_suffix("/{state_key}").map(|prefix| self::numbered(prefix)) {
+            if let Some(prefix) = path.strip_suffix("/{state_key}").map(self::numbered) {
                 self = self.route(&prefix, on(method, handler.clone()));
                 self = self.route(&format!("{prefix}/"), on(method, handler.clone()));
             }

@@ -222,6 +222,24 @@ impl Membership {
         Ok((room_id.ok_or(MembershipError::UnknownAlias)?, Vec::new()))
     }
 
+    /// Takes the user out of every room, invites and knocks included, as when the account is given up.
+    ///
+    /// # Errors
+    /// Those of the database. A room that cannot be left is logged and left as it is.
+    pub async fn leave_everything(&self, user_id: &UserId) -> Result<(), MembershipError> {
+        let Some(user_nid) = self.shared.names.find(user_id).await? else { return Ok(()) };
+        let sql = "SELECT r.room_id FROM memberships m JOIN rooms r ON r.room_nid = m.room_nid \
+                   WHERE m.user_nid = $1 AND m.membership IN ('join', 'invite', 'knock')";
+        for row in self.shared.db.query(sql, params![user_nid]).await? {
+            let room_id: String = row.get(0)?;
+            let Ok(room_id) = <&RoomId>::try_from(room_id.as_str()) else { continue };
+            if let Err(error) = self.leave(user_id, room_id, None).await {
+                tracing::warn!(%error, room.id = %room_id, user.id = %user_id, "a room could not be left");
+            }
+        }
+        Ok(())
+    }
+
     /// Tells every room that the user is joined to of a new display name or avatar.
     ///
     /// # Errors

@@ -20,7 +20,8 @@ pub(crate) const SERVER_NAME: &str = "example.org";
 pub(crate) const PASSWORD: &str = "correct horse battery staple";
 /// When the clock of every test begins: 2026-01-01, in milliseconds.
 pub(crate) const BEGINNING: u64 = 1_767_225_600_000;
-const SECRET: &str = "a secret of a cluster that only tests have";
+/// The secret that the tests' edge and shards share.
+pub(crate) const SECRET: &str = "a secret of a cluster that only tests have";
 
 /// Runs each of the named functions, `async fn(Engine)`, as a test on SQLite and as one on PostgreSQL.
 macro_rules! on_both_engines {
@@ -192,24 +193,27 @@ impl Call {
     }
 
     fn sign(&mut self) {
-        let secret = ClusterSecret::new(&Secret::new(SECRET)).unwrap();
-        let signed = Signed {
-            client: &self.client,
-            scheme: "https",
-            host: SERVER_NAME,
-            request_id: "test",
-            traceparent: "",
-            method: self.request.method().as_str(),
-            target: self.request.uri().path_and_query().unwrap().as_str(),
-        };
-        let mac = HeaderValue::from_bytes(signed.sign(&secret).as_bytes()).unwrap();
-        let headers = self.request.headers_mut();
-        headers.insert(contract::CLIENT, HeaderValue::from_str(&self.client).unwrap());
-        headers.insert(contract::SCHEME, HeaderValue::from_static("https"));
-        headers.insert(contract::HOST, HeaderValue::from_static(SERVER_NAME));
-        headers.insert(contract::REQUEST_ID, HeaderValue::from_static("test"));
-        headers.insert(contract::MAC, mac);
+        let target = self.request.uri().path_and_query().unwrap().as_str();
+        let contract = contract_headers(&self.client, self.request.method().as_str(), target);
+        for (name, value) in contract {
+            self.request.headers_mut().insert(name, HeaderValue::from_str(&value).unwrap());
+        }
     }
+}
+
+/// The headers with which the edge vouches for a request.
+pub(crate) fn contract_headers(client: &str, method: &str, target: &str) -> [(&'static str, String); 5] {
+    let secret = ClusterSecret::new(&Secret::new(SECRET)).unwrap();
+    let request_id = "test";
+    let signed = Signed { client, scheme: "https", host: SERVER_NAME, request_id, traceparent: "", method, target };
+    let mac = String::from_utf8(signed.sign(&secret).as_bytes().to_vec()).unwrap();
+    [
+        (contract::CLIENT, client.to_owned()),
+        (contract::SCHEME, "https".to_owned()),
+        (contract::HOST, SERVER_NAME.to_owned()),
+        (contract::REQUEST_ID, request_id.to_owned()),
+        (contract::MAC, mac),
+    ]
 }
 
 impl IntoFuture for Call {
@@ -224,9 +228,9 @@ impl IntoFuture for Call {
             let what = format!("{} {}", self.request.method(), self.request.uri());
             let response = self.router.oneshot(self.request).await.unwrap();
             let (parts, body) = response.into_parts();
-            let bytes = body.collect().await.unwrap().to_bytes().to_vec();
+            let bytes = body.collect().await.unwrap().to_bytes();
             let body = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
-            Reply { what, status: parts.status, headers: parts.headers, bytes, body }
+            Reply { what, status: parts.status, headers: parts.headers, body }
         })
     }
 }
@@ -237,7 +241,6 @@ pub(crate) struct Reply {
     what: String,
     pub(crate) status: StatusCode,
     pub(crate) headers: HeaderMap,
-    pub(crate) bytes: Vec<u8>,
     /// The body as JSON; null when it is none.
     pub(crate) body: Value,
 }

@@ -9,4 +9,5 @@ mod admin;
 mod client;
 mod gate;
 mod layers;
+mod process;
 mod spec_coverage;

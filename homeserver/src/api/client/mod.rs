@@ -39,6 +39,7 @@ mod unauthenticated_media;
 mod users;
 mod versions;
 mod voip;
+mod whois;
 
 use axum::Router;
 
@@ -86,4 +87,5 @@ pub(super) fn routes() -> Router<ApiState> {
         .merge(users::routes())
         .merge(versions::routes())
         .merge(voip::routes())
+        .merge(whois::routes())
 }

@@ -5,8 +5,9 @@ use ruma::{OwnedUserId, UserId};
 use serde_json::{Map, Value, json};
 
 use crate::{
-    accounts::Accounts,
+    accounts::{Accounts, Profile},
     api::{ApiError, ApiState, caller::Requester, json::JsonBody},
+    federation::Federation,
 };
 
 pub(super) fn routes() -> Router<ApiState> {
@@ -23,18 +24,33 @@ pub(super) fn routes() -> Router<ApiState> {
 
 async fn get_profile(
     State(accounts): State<Accounts>,
+    State(federation): State<Federation>,
     JsonBody { path_args, .. }: JsonBody<Value>,
 ) -> Result<Json<Value>, ApiError> {
     let [user_id] = path_args.try_into().map_err(|_| ApiError::unrecognized())?;
-    Ok(Json(accounts.profile(&parse_user(user_id)?).await?.into()))
+    Ok(Json(profile_of(&accounts, &federation, &parse_user(user_id)?, None).await?.into()))
+}
+
+/// The profile of a user of this server, or of another one, which may then give the one field alone.
+async fn profile_of(
+    accounts: &Accounts,
+    federation: &Federation,
+    user_id: &UserId,
+    key: Option<&str>,
+) -> Result<Profile, ApiError> {
+    if user_id.server_name() == accounts.server_name() {
+        return Ok(accounts.profile(user_id).await?);
+    }
+    Ok(federation.profile(user_id, key).await?.into_iter().collect())
 }
 
 async fn get_field(
     State(accounts): State<Accounts>,
+    State(federation): State<Federation>,
     JsonBody { path_args, .. }: JsonBody<Value>,
 ) -> Result<Json<Value>, ApiError> {
     let (user_id, key) = user_and_key(path_args)?;
-    let mut profile = accounts.profile(&user_id).await?;
+    let mut profile = profile_of(&accounts, &federation, &user_id, Some(&key)).await?;
     match profile.remove(&key) {
         Some(value) => Ok(Json(json!({ key: value }))),
         None => Err(ApiError::not_found("The profile has no such field")),

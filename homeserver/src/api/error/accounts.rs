@@ -86,7 +86,7 @@ impl From<RegisterError> for ApiError {
 impl From<DeviceError> for ApiError {
     fn from(error: DeviceError) -> Self {
         match error {
-            DeviceError::NotFound => Self::not_found("You have no such device"),
+            DeviceError::NotFound => Self::not_found("There is no such device or user"),
             DeviceError::BadName => Self::invalid_param(error.to_string()),
             DeviceError::Db(error) => error.into(),
             DeviceError::Commit(error) => error.into(),

@@ -6,6 +6,8 @@ use crate::harness::{Engine, PASSWORD, Server, User, password_login};
 on_both_engines!(
     a_deactivated_account_is_gone_and_its_name_stays_taken,
     a_new_password_ends_the_other_sessions,
+    a_deactivated_user_leaves_every_room,
+    administrators_and_users_learn_where_a_user_is_logged_in,
     nobody_has_addresses,
     other_sessions_can_be_kept,
 );
@@ -78,4 +80,31 @@ async fn nobody_has_addresses(engine: Engine) {
     add.await.error(403, "M_THREEPID_DENIED");
     let ask = server.post("/_matrix/client/v3/register/email/requestToken").json(json!({}));
     ask.await.error(403, "M_THREEPID_DENIED");
+}
+
+async fn a_deactivated_user_leaves_every_room(engine: Engine) {
+    let server = Server::start(engine).await;
+    let alice = server.register("alice").await;
+    let bob = server.register("bob").await;
+    let invite = json!({ "preset": "public_chat", "invite": [alice.user_id] });
+    let room = server.post("/_matrix/client/v3/createRoom").by(&bob).json(invite).await.ok();
+    let room = room["room_id"].as_str().unwrap().to_owned();
+    server.post(&format!("/_matrix/client/v3/join/{room}")).by(&alice).json(json!({})).await.ok();
+    let deactivate = "/_matrix/client/v3/account/deactivate";
+    let session = server.post(deactivate).by(&alice).json(json!({})).await.uia_session();
+    server.post(deactivate).by(&alice).json(json!({ "auth": confirmation(&session, &alice) })).await.ok();
+    let members = server.get(&format!("/_matrix/client/v3/rooms/{room}/joined_members")).by(&bob).await.ok();
+    let joined: Vec<&String> = members["joined"].as_object().unwrap().keys().collect();
+    assert_eq!(joined, ["@bob:example.org"]);
+}
+
+async fn administrators_and_users_learn_where_a_user_is_logged_in(engine: Engine) {
+    let server = Server::start(engine).await;
+    let alice = server.register("alice").await;
+    let bob = server.register("bob").await;
+    let path = "/_matrix/client/v3/admin/whois/@alice:example.org";
+    let body = server.get(path).by(&alice).await.ok();
+    let connection = &body["devices"][&alice.device_id]["sessions"][0]["connections"][0];
+    assert_eq!(connection["ip"], "192.0.2.7");
+    server.get(path).by(&bob).await.error(403, "M_FORBIDDEN");
 }

@@ -209,10 +209,13 @@ impl E2ee {
     }
 }
 
+/// A signature, and whose it is.
+type SignatureBy<'a> = (Arc<str>, &'a device_keys::KeySignatureRow);
+
 /// Signatures that came after the keys they sign, by the key.
 struct AddedSignatures<'a> {
     asker: Asker<'a>,
-    by_key: HashMap<(i64, &'a str), Vec<(Arc<str>, &'a device_keys::KeySignatureRow)>>,
+    by_key: HashMap<(i64, &'a str), Vec<SignatureBy<'a>>>,
 }
 
 impl<'a> AddedSignatures<'a> {

@@ -217,7 +217,7 @@ async fn two_servers_share_rooms_and_catch_up_after_an_outage() {
     let (alice, bob) = (here.user("alice").await, there.user("bob").await);
     for version in [RoomVersion::V1, RoomVersion::V10, RoomVersion::V11, RoomVersion::V12] {
         let room = here.room(&alice, version).await;
-        there.membership.join(&bob, &room, &[here.name.clone()], None).await.unwrap();
+        there.membership.join(&bob, &room, std::slice::from_ref(&here.name), None).await.unwrap();
         assert_eq!(there.membership(&room, &alice).await.as_deref(), Some("join"));
         assert_eq!(here.membership(&room, &bob).await.as_deref(), Some("join"));
 
@@ -277,7 +277,7 @@ async fn what_waits_is_sent_after_a_restart_of_the_sender() {
     let (mut here, there) = tokio::join!(Node::start(&authority), Node::start(&authority));
     let (alice, bob) = (here.user("alice").await, there.user("bob").await);
     let room = here.room(&alice, RoomVersion::V12).await;
-    there.membership.join(&bob, &room, &[here.name.clone()], None).await.unwrap();
+    there.membership.join(&bob, &room, std::slice::from_ref(&here.name), None).await.unwrap();
     if let Some(sender) = here.sender.take() {
         sender.cancel();
     }
@@ -295,9 +295,9 @@ async fn a_third_server_hears_all_and_a_gap_is_closed() {
     let (here, there, third) = tokio::join!(Node::start(&authority), Node::start(&authority), Node::start(&authority));
     let (alice, bob, carol) = (here.user("alice").await, there.user("bob").await, third.user("carol").await);
     let room = here.room(&alice, RoomVersion::V12).await;
-    there.membership.join(&bob, &room, &[here.name.clone()], None).await.unwrap();
+    there.membership.join(&bob, &room, std::slice::from_ref(&here.name), None).await.unwrap();
     // Through a server that is not the creator's: the join has to be passed on.
-    third.membership.join(&carol, &room, &[there.name.clone()], None).await.unwrap();
+    third.membership.join(&carol, &room, std::slice::from_ref(&there.name), None).await.unwrap();
     eventually("carol is known", || async { here.membership(&room, &carol).await.as_deref() == Some("join") }).await;
     third.is_up.send_replace(false);
     let missed = numbered("missed", 30);
@@ -325,7 +325,7 @@ async fn history_from_before_the_join_is_fetched_to_the_start() {
         for body in &bodies {
             here.say(&room, &alice, body).await;
         }
-        there.membership.join(&bob, &room, &[here.name.clone()], None).await.unwrap();
+        there.membership.join(&bob, &room, std::slice::from_ref(&here.name), None).await.unwrap();
         let mut rounds = 0;
         while there.federation.fetch_history(&room, 10).await.unwrap() {
             rounds += 1;

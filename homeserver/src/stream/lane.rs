@@ -66,6 +66,9 @@ struct Pending {
 
 type Answer = Box<dyn FnOnce(Result<Committed, CommitError>) + Send>;
 
+/// Hears of a write's outcome before anybody else does.
+type Tell = Box<dyn FnOnce(&Result<Committed, CommitError>) + Send>;
+
 impl Lane {
     pub(super) async fn start(
         stream: Stream,
@@ -106,7 +109,7 @@ impl Lane {
     pub fn submit_and_tell(
         &self,
         write: Write,
-        tell: Box<dyn FnOnce(&Result<Committed, CommitError>) + Send>,
+        tell: Tell,
     ) -> impl Future<Output = Result<Committed, CommitError>> + Send + 'static + use<> {
         let (answer, answered) = oneshot::channel();
         let answer: Answer = Box::new(move |outcome| {

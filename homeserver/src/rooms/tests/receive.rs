@@ -235,7 +235,7 @@ async fn what_a_banned_user_sends_on_an_old_branch_is_stored_and_shown_to_nobody
         let late = branch.message(CAROL, "but");
         assert!(matches!(receive(&shard, &late).await, Received::SoftFailed(_)));
         assert_eq!(standing(&shard, &late).await, Standing::SoftFailed);
-        assert_eq!(shard.rooms.extremities(&room_id).await.unwrap(), [ban.clone()]);
+        assert_eq!(shard.rooms.extremities(&room_id).await.unwrap(), std::slice::from_ref(&ban));
         // What others say after it counts.
         assert_eq!(receive(&shard, &branch.message(DAVE, "well")).await, Received::Accepted);
         assert_eq!(shard.rooms.membership(&room_id, CAROL.try_into().unwrap()).await.unwrap().as_deref(), Some("ban"));

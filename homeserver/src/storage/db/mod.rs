@@ -201,6 +201,7 @@ fn most_held(connections: usize) -> usize {
     connections.saturating_sub(connections.div_ceil(4)).max(1)
 }
 
+#[expect(clippy::large_enum_variant, reason = "lives for one transaction on the stack; a box would cost more")]
 enum TxEngine {
     Sqlite(sqlite::SqliteTx),
     Postgres(postgres::PostgresTx),

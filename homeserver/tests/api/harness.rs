@@ -228,9 +228,9 @@ impl IntoFuture for Call {
             let what = format!("{} {}", self.request.method(), self.request.uri());
             let response = self.router.oneshot(self.request).await.unwrap();
             let (parts, body) = response.into_parts();
-            let bytes = body.collect().await.unwrap().to_bytes();
+            let bytes = body.collect().await.unwrap().to_bytes().to_vec();
             let body = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
-            Reply { what, status: parts.status, headers: parts.headers, body }
+            Reply { what, status: parts.status, headers: parts.headers, bytes, body }
         })
     }
 }
@@ -241,6 +241,7 @@ pub(crate) struct Reply {
     what: String,
     pub(crate) status: StatusCode,
     pub(crate) headers: HeaderMap,
+    pub(crate) bytes: Vec<u8>,
     /// The body as JSON; null when it is none.
     pub(crate) body: Value,
 }

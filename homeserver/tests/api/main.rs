@@ -9,4 +9,5 @@ mod admin;
 mod client;
 mod gate;
 mod layers;
+mod rooms;
 mod spec_coverage;

@@ -1,6 +1,7 @@
 mod account;
 mod account_data;
 mod capabilities;
+mod create_room;
 mod cross_signing;
 mod devices;
 mod filters;
@@ -14,6 +15,8 @@ mod push_rules;
 mod read_markers;
 mod receipts;
 mod registration;
+mod room_membership;
+mod room_send;
 mod tags;
 mod to_device;
 mod typing;

@@ -211,6 +211,16 @@ impl Rooms {
 
     /// Builds, signs and authorises an event on top of all extremities.
     pub(super) async fn build(&self, hot: &mut Hot, draft: &Draft<'_>) -> Result<Pdu, AppendError> {
+        self.build_at(hot, draft, self.now()).await
+    }
+
+    /// As [`Self::build`], with the time that the event is of.
+    pub(super) async fn build_at(
+        &self,
+        hot: &mut Hot,
+        draft: &Draft<'_>,
+        origin_server_ts: MilliSecondsSinceUnixEpoch,
+    ) -> Result<Pdu, AppendError> {
         let version = hot.room_version;
         let mut keys =
             auth::auth_types_for_event(version, draft.event_type, draft.sender, draft.state_key, &draft.content)?;
@@ -245,7 +255,7 @@ impl Rooms {
             auth_events: &auth_events,
             reference_hashes: self.reference_hashes(hot, &prev_events, &auth_events).await?,
             depth,
-            origin_server_ts: self.now(),
+            origin_server_ts,
         };
         let pdu = pdu::build(version, template, &self.shared.parts.signing_key, self.server_name())?;
         let at = |kind: &StateEventType, key: &str| {

@@ -3,8 +3,8 @@
 use std::{collections::HashMap, sync::Arc};
 
 use ruma::{
-    CanonicalJsonObject, CanonicalJsonValue, OwnedRoomAliasId, OwnedRoomId, OwnedUserId, RoomId,
-    api::client::room::create_room::v3::RoomPreset,
+    CanonicalJsonObject, CanonicalJsonValue, MilliSecondsSinceUnixEpoch, OwnedRoomAliasId, OwnedRoomId, OwnedUserId,
+    RoomId, UInt, api::client::room::create_room::v3::RoomPreset,
 };
 use serde_json::json;
 
@@ -17,7 +17,11 @@ use crate::{
     params,
     rules::room_version::RoomVersion,
     storage::{Stmt, nid::NidKind, rooms::Members},
+    stream::CommitError,
 };
+
+/// How often a room is made again because another one has its id.
+const ATTEMPTS: usize = 64;
 
 /// A state event that the creator asks for.
 #[derive(Clone, Debug)]
@@ -82,8 +86,27 @@ impl Rooms {
     /// [`AppendError::Forbidden`] when the asked-for state is not allowed, [`AppendError::Format`], and those of the
     /// database: a constraint when the alias is taken.
     pub async fn create(&self, room: &NewRoom) -> Result<OwnedRoomId, AppendError> {
+        let room_nid = self.shared.parts.nids.next(NidKind::Room).await?;
+        let mut created_ts = self.now();
+        for _ in 0..ATTEMPTS {
+            match self.try_create(room, room_nid, created_ts).await {
+                // The id of a version 12 room is a hash: whoever makes two such rooms in one millisecond makes one.
+                Err(AppendError::Commit(CommitError::Conflict)) => {
+                    created_ts.0 = created_ts.0.saturating_add(UInt::from(1_u8));
+                }
+                outcome => return outcome,
+            }
+        }
+        Err(AppendError::Busy)
+    }
+
+    async fn try_create(
+        &self,
+        room: &NewRoom,
+        room_nid: i64,
+        created_ts: MilliSecondsSinceUnixEpoch,
+    ) -> Result<OwnedRoomId, AppendError> {
         let parts = &self.shared.parts;
-        let room_nid = parts.nids.next(NidKind::Room).await?;
         let mut hot = Hot {
             room_nid,
             // The id of a version 12 room is known once its create event is built.
@@ -99,7 +122,7 @@ impl Rooms {
         let mut batch = Batch::new(&hot);
         for InitialState { event_type, state_key, content } in room.first_events() {
             let draft = Draft::state(&room.creator, &event_type, &state_key, content);
-            let pdu = self.build(&mut hot, &draft).await?;
+            let pdu = self.build_at(&mut hot, &draft, created_ts).await?;
             if event_type == "m.room.create" {
                 hot.room_id = pdu.room_id().to_owned();
             }

@@ -79,7 +79,7 @@ async fn state_takes_power(engine: Engine) {
     for user in [&bob, &outsider] {
         server.put_state(user, &room_id, "m.room.name", "", name.clone()).await.error(403, "M_FORBIDDEN");
     }
-    let create = server.put_state(&alice, &room_id, "m.room.create", "", json!({ "room_version": "12" }));
+    let create = server.put_state(&alice, &room_id, "m.room.create", "", json!({ "room_version": "11" }));
     create.await.error(403, "M_FORBIDDEN");
     let mut levels = server.state(&alice, &room_id, "m.room.power_levels", "").await.ok();
     levels["users"][&bob.user_id] = json!(50);

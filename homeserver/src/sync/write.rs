@@ -10,7 +10,10 @@ use ruma::{EventId, TransactionId};
 use serde_json::value::RawValue;
 
 use crate::{
-    rules::pdu::{ClientFormat, Pdu, Unsigned},
+    rules::{
+        membership::Membership,
+        pdu::{ClientFormat, Pdu, Unsigned},
+    },
     storage::event_cache::CachedEvent,
 };
 
@@ -116,12 +119,19 @@ pub(super) struct Extras {
     /// Bundled aggregations by the number of the event they belong to.
     pub(super) relations: HashMap<i64, Box<RawValue>>,
     /// The reader's membership at the time of events, by their number, where it is not `join`.
-    pub(super) memberships: HashMap<i64, &'static str>,
+    memberships: HashMap<i64, Membership>,
 }
 
 impl Extras {
     pub(super) fn at(now_ms: u64) -> Self {
         Self { now_ms, ..Self::default() }
+    }
+
+    /// Notes the reader's membership at the time of an event.
+    pub(super) fn note_membership(&mut self, event_nid: i64, membership: Membership) {
+        if membership != Membership::Join {
+            self.memberships.insert(event_nid, membership);
+        }
     }
 
     /// Writes an event of a timeline.
@@ -133,7 +143,7 @@ impl Extras {
                 .transactions
                 .get(event.pdu.event_id().as_str())
                 .map(|id| <&TransactionId>::from(id.as_str())),
-            membership: Some(self.memberships.get(&event.event_nid).copied().unwrap_or("join")),
+            membership: Some(self.memberships.get(&event.event_nid).map_or("join", |membership| membership.as_str())),
             replaces: self.replaced.get(&event.event_nid).map(|replaced| &replaced.pdu),
             redacted_because: redaction.map(|redaction| &redaction.pdu),
             relations: self.relations.get(&event.event_nid).map(|relations| &**relations),

@@ -66,6 +66,7 @@ impl Context<'_> {
             .into_iter()
             .map(|placed| (placed.event.room_nid, MemberContent::of(&placed.event.pdu).displayname))
             .collect();
+        let unsure: HashSet<i64> = unsure.into_iter().collect();
         for room in rooms.iter().filter(|room| unsure.contains(&room.row.room_nid)) {
             let room_nid = room.row.room_nid;
             let receipts = receipts.get(&room_nid).map_or(&[][..], Vec::as_slice);

@@ -424,6 +424,11 @@ fn delivered(since: &SyncToken) -> to_device::Delivered {
     to_device::Delivered { since: lanes(&since.positions), watermark: since.to_device_upto }
 }
 
+/// Where each room stands in the list.
+fn places(rooms: &[Room]) -> HashMap<i64, usize> {
+    rooms.iter().enumerate().map(|(place, room)| (room.row.room_nid, place)).collect()
+}
+
 /// Events by room.
 fn by_room<T>(items: impl IntoIterator<Item = T>, room_of: impl Fn(&T) -> i64) -> HashMap<i64, Vec<T>> {
     let mut rooms: HashMap<i64, Vec<T>> = HashMap::new();

@@ -8,7 +8,7 @@ use std::{
     sync::Arc,
 };
 
-use super::{Context, Kind, Reads, Room, Wanted};
+use super::{Context, Kind, Reads, Room, Wanted, places};
 use crate::{
     storage::{event_cache::CachedEvent, state_diff, timeline},
     sync::{LazyLoading, ReadError, extras as event_extras, write::Extras},
@@ -151,8 +151,10 @@ impl Context<'_> {
                 .collect();
         }
         let senders = timeline::read_events(reads.rows(senders))?;
+        let places = places(rooms);
         for placed in senders {
-            let Some(room) = rooms.iter_mut().find(|room| room.row.room_nid == placed.event.room_nid) else { continue };
+            let place = places.get(&placed.event.room_nid);
+            let Some(room) = place.and_then(|place| rooms.get_mut(*place)) else { continue };
             let is_wanted = placed
                 .event
                 .pdu
@@ -176,7 +178,7 @@ impl Context<'_> {
             let Some(history) = &room.timeline.history else { continue };
             for event in &room.timeline.events {
                 let Some(position) = event.position else { continue };
-                extras.memberships.insert(event.event_nid, history.membership_at(position).as_str());
+                extras.note_membership(event.event_nid, history.membership_at(position));
             }
         }
         let mut own = Vec::new();

@@ -7,7 +7,7 @@ use std::{
 
 use serde::Deserialize;
 
-use super::{Context, Kind, Reads, Room};
+use super::{Context, Kind, Reads, Room, places};
 use crate::{
     storage::{
         event_cache::CachedEvent,
@@ -59,7 +59,8 @@ impl Context<'_> {
         let heroes = reads.add_if(!nameless.is_empty(), || memberships::heroes(&nameless, self.request.user_nid));
         reads.run(&mut self.snapshot).await?;
         let heroes = memberships::read_heroes(reads.rows(heroes))?;
-        for room in rooms.iter_mut().filter(|room| room_nids.contains(&room.row.room_nid)) {
+        let told: HashSet<i64> = room_nids.into_iter().collect();
+        for room in rooms.iter_mut().filter(|room| told.contains(&room.row.room_nid)) {
             let room_nid = room.row.room_nid;
             let names = heroes.get(&room_nid).map(|heroes| heroes.iter().map(|hero| hero.user_id.clone()).collect());
             room.summary = Some(Summary {
@@ -105,8 +106,9 @@ impl Context<'_> {
         let mut reads = Reads::default();
         let place = reads.add(timeline::by_nids(&missing));
         reads.run(&mut self.snapshot).await?;
+        let places = places(rooms);
         for placed in timeline::read_events(reads.rows(place))? {
-            let room = rooms.iter_mut().find(|room| room.row.room_nid == placed.event.room_nid);
+            let room = places.get(&placed.event.room_nid).and_then(|place| rooms.get_mut(*place));
             if let Some(room) = room.filter(|_| self.request.filter.state.allows(&placed.event.pdu)) {
                 room.state.push(placed.event);
             }

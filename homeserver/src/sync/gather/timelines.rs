@@ -1,6 +1,9 @@
 //! Timelines: from the newest event of a room back to the first one that the reader has, or to the limit.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
 use super::{Context, Kind, Reads, Room, by_room};
 use crate::{
@@ -115,10 +118,8 @@ impl Context<'_> {
         let place = reads.add(timeline::visibility_history(&room_nids, self.request.user_id.as_str()));
         reads.run(&mut self.snapshot).await?;
         let mut events = by_room(timeline::read_events(reads.rows(place))?, |placed| placed.event.room_nid);
-        for room in rooms.iter_mut() {
-            if !room_nids.contains(&room.row.room_nid) {
-                continue;
-            }
+        let asked: HashSet<i64> = room_nids.into_iter().collect();
+        for room in rooms.iter_mut().filter(|room| asked.contains(&room.row.room_nid)) {
             let events = events.remove(&room.row.room_nid).unwrap_or_default();
             let history = History::of(&events);
             if let Some(since) = self.since_positions()

@@ -142,10 +142,12 @@ impl Syncer {
         super::extras::read_bundles(snapshot, events, reader.user_id, &mut extras).await?;
         for event in events {
             if let Some(position) = event.position {
-                extras.memberships.insert(event.event_nid, access.history.membership_at(position).as_str());
+                let membership = access.history.membership_at(position);
+                extras.note_membership(event.event_nid, membership);
             }
-            let cached = self.shared.parts.events.get(event.event_nid);
-            if let Some(transaction) = cached.as_ref().and_then(|cached| cached.transaction.as_ref())
+            if event.pdu.sender() == reader.user_id
+                && let Some(cached) = self.shared.parts.events.get(event.event_nid)
+                && let Some(transaction) = &cached.transaction
                 && transaction.is_of(reader.user_nid, reader.device_id)
             {
                 extras.transactions.insert(event.pdu.event_id().to_string(), transaction.txn_id.to_string());

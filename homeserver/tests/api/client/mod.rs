@@ -14,6 +14,8 @@ mod push_rules;
 mod read_markers;
 mod receipts;
 mod registration;
+mod rooms;
+mod sync;
 mod tags;
 mod to_device;
 mod typing;

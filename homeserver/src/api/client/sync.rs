@@ -22,6 +22,10 @@ async fn sync_events(
     let filter = match &request.filter {
         None => Arc::default(),
         Some(Filter::FilterDefinition(definition)) => Arc::new(SyncFilter::from(definition)),
+        // A definition of the wrong shape arrives as if it were an id.
+        Some(Filter::FilterId(filter_id)) if filter_id.starts_with('{') => {
+            return Err(ApiError::invalid_param("The filter has the wrong shape"));
+        }
         Some(Filter::FilterId(filter_id)) => sync.stored_filter(requester.user_nid, filter_id).await?,
         Some(_) => return Err(ApiError::invalid_param("The filter is neither an id nor a JSON object")),
     };

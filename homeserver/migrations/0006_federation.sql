@@ -46,10 +46,11 @@ CREATE TABLE outbox (
 );
 CREATE INDEX outbox_by_destination ON outbox (destination, outbox_nid);
 
--- Memberships of other servers' users that came in through us (send_join, send_leave, send_knock): the sender passes
--- them on as if they were ours.
-CREATE TABLE passed_on_events (
-    event_id TEXT PRIMARY KEY
+-- Memberships that were made through another server. Those of others' users that came in through us (send_join and the
+-- like) are delivered by us as if they were ours; those of our users that went through others are delivered by them.
+CREATE TABLE handshake_events (
+    event_id TEXT PRIMARY KEY,
+    is_delivered_by_us BOOLEAN NOT NULL
 );
 
 -- Work that must have one owner. Who lost the lease cannot write: the epoch is in every WHERE.

@@ -315,6 +315,7 @@ fn remote_config(config: &Config) -> RemoteConfig {
     let old_signing_keys =
         old.map(|(id, old)| (id.clone(), OldSigningKey { key: old.key.clone(), expired_ts: old.expired_ts })).collect();
     RemoteConfig {
+        is_enabled: config.federation.enabled,
         extra_ca_files: config.federation.ca_file.iter().cloned().collect(),
         allowed_private_addresses: config.federation.allowed_ranges.clone(),
         trusted_key_servers: config.federation.trusted_key_servers.clone(),

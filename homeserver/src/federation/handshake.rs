@@ -24,7 +24,7 @@ use crate::{
         pdu::{EventTemplate, Pdu, build, finish},
         room_version::RoomVersion,
     },
-    storage::DbError,
+    storage::{DbError, outbox},
 };
 
 /// Servers that are asked before we give up.
@@ -185,6 +185,8 @@ impl Federation {
         let auth_chain: Vec<&RawValue> = answer.auth_chain.iter().map(AsRef::as_ref).collect();
         let auth_chain = self.verify_all(room_id, made.version, &auth_chain).await?;
         check_room(&join, &state, &auth_chain)?;
+        // The server that let us in tells the others. Said before the event is in, so that the sender cannot miss it.
+        self.parts.db.write(vec![outbox::note_handshake(join.event_id(), false)]).await?;
         let room_id = room_id.to_owned();
         let joined = JoinedRemotely { room_id, room_version: made.version, state, auth_chain, join };
         Ok(self.parts.rooms.join_remotely(&joined).await?)

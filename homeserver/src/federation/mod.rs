@@ -81,6 +81,9 @@ impl Federation {
         &self,
         request: &http::Request<bytes::Bytes>,
     ) -> Result<OwnedServerName, RequestAuthError> {
+        if !self.parts.client.is_enabled() {
+            return Err(RequestAuthError::Disabled);
+        }
         let origin = self.parts.request_auth.verify(request).await?;
         // Who speaks to us is worth speaking to.
         self.parts.client.destinations().heard_from(&origin).await;

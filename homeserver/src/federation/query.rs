@@ -1,10 +1,14 @@
-//! Asks other servers about their users and aliases.
+//! Asks other servers about their users, aliases and directories.
 
 use std::collections::BTreeMap;
 
 use ruma::{
-    OwnedRoomId, OwnedServerName, RoomAliasId, UserId,
-    api::federation::query::{get_profile_information, get_room_information},
+    OwnedRoomId, OwnedServerName, RoomAliasId, ServerName, UInt, UserId,
+    api::federation::{
+        directory::get_public_rooms_filtered,
+        query::{get_profile_information, get_room_information},
+    },
+    directory::Filter,
 };
 use serde_json::Value;
 
@@ -31,5 +35,23 @@ impl Federation {
         let request = get_room_information::v1::Request::new(alias.to_owned());
         let answer = self.parts.client.send(alias.server_name(), request, Patience::Insistent).await?;
         Ok((answer.room_id, answer.servers))
+    }
+
+    /// A page of another server's published rooms.
+    ///
+    /// # Errors
+    /// See [`QueryError`].
+    pub async fn public_rooms(
+        &self,
+        server: &ServerName,
+        filter: Filter,
+        limit: Option<UInt>,
+        since: Option<String>,
+    ) -> Result<get_public_rooms_filtered::v1::Response, QueryError> {
+        let mut request = get_public_rooms_filtered::v1::Request::new();
+        request.filter = filter;
+        request.limit = limit;
+        request.since = since;
+        Ok(self.parts.client.send(server, request, Patience::Insistent).await?)
     }
 }

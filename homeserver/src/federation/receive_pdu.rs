@@ -21,7 +21,7 @@ impl Federation {
     pub(super) async fn receive_pdu(&self, origin: &ServerName, raw: &RawValue) -> Result<Received, ReceivePduError> {
         let room_id = room_id_of(raw).ok_or(ReceivePduError::UnknownRoom)?;
         let room = self.parts.rooms.find(&room_id).await?.ok_or(ReceivePduError::UnknownRoom)?;
-        if !room.is_resident {
+        if !room.is_resident || !self.are_we_joined(room.room_nid).await? {
             return Err(ReceivePduError::UnknownRoom);
         }
         if !self.is_admitted(&room_id, origin).await? {

@@ -252,7 +252,7 @@ impl Federation {
         }
         let _turn = self.room_turns.take(room_id.to_owned()).await;
         // Said before the event is in, so that the sender cannot meet the event without knowing.
-        self.parts.db.write(vec![outbox::pass_on(pdu.event_id())]).await?;
+        self.parts.db.write(vec![outbox::note_handshake(pdu.event_id(), true)]).await?;
         match self.take_in(origin, &pdu).await? {
             Received::Accepted | Received::Known => Ok((pdu, room)),
             Received::SoftFailed(error) | Received::Rejected(error) => Err(error.into()),

@@ -18,7 +18,7 @@ use crate::{
     remote::testing::TestAuthority,
     rooms::{Draft, NewRoom, Profile, RoomsParts},
     rules::room_version::RoomVersion,
-    storage::{event_cache::EventCache, users},
+    storage::{event_cache::EventCache, testing, users},
     stream::Stream,
 };
 
@@ -37,10 +37,14 @@ struct Node {
 
 impl Node {
     async fn start(authority: &TestAuthority) -> Self {
+        let name = format!("{:016x}.db", rand::random::<u64>());
+        Self::start_on(authority, authority.db(&name).await).await
+    }
+
+    async fn start_on(authority: &TestAuthority, db: Db) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let name: OwnedServerName = listener.local_addr().unwrap().to_string().try_into().unwrap();
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-        let db = authority.db(&format!("{}.db", name.port().unwrap())).await;
         let nids = Nids::new(db.clone());
         let names = UserNames::new(db.clone(), nids.clone());
         let stream = Stream::open(db.clone()).await.unwrap();
@@ -207,7 +211,9 @@ async fn expect_heard(node: &Node, room_id: &RoomId, sender: &UserId, expected: 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_servers_share_rooms_and_catch_up_after_an_outage() {
     let authority = TestAuthority::new();
-    let (here, there) = tokio::join!(Node::start(&authority), Node::start(&authority));
+    // One on each engine.
+    let postgres = testing::postgres().await.db;
+    let (here, there) = tokio::join!(Node::start(&authority), Node::start_on(&authority, postgres));
     let (alice, bob) = (here.user("alice").await, there.user("bob").await);
     for version in [RoomVersion::V1, RoomVersion::V10, RoomVersion::V11, RoomVersion::V12] {
         let room = here.room(&alice, version).await;

@@ -94,6 +94,8 @@ pub enum RequestError {
     TooLong(usize),
     #[error("the server's answer cannot be understood")]
     Nonsense(#[source] Box<dyn std::error::Error + Send + Sync>),
+    #[error("federation is switched off")]
+    Disabled,
     #[error("this server asked itself")]
     Ourselves,
     #[error("the request could not be made")]
@@ -107,7 +109,17 @@ impl RequestError {
             Self::BackingOff(_) | Self::NotFound(_) | Self::NoAnswer(_) => Blame::Unreachable,
             Self::Refused { status, .. } if status.is_server_error() => Blame::Unreachable,
             Self::Refused { .. } | Self::TooLong(_) | Self::Nonsense(_) => Blame::Peer,
-            Self::Ourselves | Self::Unmakeable(_) => Blame::Ours,
+            Self::Disabled | Self::Ourselves | Self::Unmakeable(_) => Blame::Ours,
+        }
+    }
+
+    /// How long the other server asks to be left alone (`429 M_LIMIT_EXCEEDED`).
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Refused { status, body, .. } if *status == StatusCode::TOO_MANY_REQUESTS => {
+                body.get("retry_after_ms").and_then(Value::as_u64).map(Duration::from_millis)
+            }
+            _ => None,
         }
     }
 
@@ -140,6 +152,7 @@ pub struct FederationClient {
 }
 
 struct Shared {
+    is_enabled: bool,
     key: SigningKey,
     discovery: Discovery,
     destinations: Destinations,
@@ -175,7 +188,14 @@ impl FederationClient {
             .map_err(|error| ClientError::Dns(error.into()))?;
         let discovery = Discovery::new(dns, tls.clone(), clock).map_err(ClientError::Http)?;
         let connections = Mutex::default();
-        Ok(Self { shared: Arc::new(Shared { key, discovery, destinations, tls, connections }) })
+        Ok(Self {
+            shared: Arc::new(Shared { is_enabled: config.is_enabled, key, discovery, destinations, tls, connections }),
+        })
+    }
+
+    /// Whether other servers are called at all.
+    pub fn is_enabled(&self) -> bool {
+        self.shared.is_enabled
     }
 
     /// The memory of dead servers that this client writes.
@@ -278,6 +298,9 @@ impl FederationClient {
         signed: Signed,
         patience: Patience,
     ) -> Result<reqwest::Response, RequestError> {
+        if !self.shared.is_enabled {
+            return Err(RequestError::Disabled);
+        }
         if destination == self.shared.key.server_name() {
             return Err(RequestError::Ourselves);
         }

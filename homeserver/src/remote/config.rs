@@ -8,6 +8,8 @@ use ruma::OwnedServerName;
 /// How other servers are called.
 #[derive(Clone, Debug, Default)]
 pub struct RemoteConfig {
+    /// Whether other servers are called at all.
+    pub is_enabled: bool,
     /// PEM files of certificate authorities that are trusted for other servers, beside those of the operating system.
     pub extra_ca_files: Vec<PathBuf>,
     /// Address ranges that may be called although they are private, loopback or otherwise not of the public internet.

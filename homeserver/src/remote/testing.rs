@@ -42,6 +42,7 @@ impl TestAuthority {
     /// A configuration that trusts this authority and may call loopback.
     pub(crate) fn config(&self) -> RemoteConfig {
         RemoteConfig {
+            is_enabled: true,
             extra_ca_files: vec![self.ca_file()],
             allowed_private_addresses: vec!["127.0.0.0/8".parse().unwrap()],
             ..RemoteConfig::default()

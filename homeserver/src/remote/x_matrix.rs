@@ -31,6 +31,9 @@ pub(super) fn sign(
 /// Why a request is not believed to come from another server.
 #[derive(Debug, thiserror::Error)]
 pub enum RequestAuthError {
+    /// The operator switched federation off.
+    #[error("this server does not federate")]
+    Disabled,
     /// No `X-Matrix` header, or one that cannot be read.
     #[error("the request bears no signature of a server")]
     Unsigned,

@@ -10,7 +10,7 @@ pub struct Lease {
     pub epoch: i64,
 }
 
-/// Takes the lease if nobody holds it; times are milliseconds since the Unix epoch.
+/// Takes the lease if nobody else holds it; times are milliseconds since the Unix epoch.
 pub(crate) async fn take(
     db: &Db,
     name: &'static str,
@@ -22,7 +22,7 @@ pub(crate) async fn take(
     let expired_before = if db.is_shared() { now_ms } else { u64::MAX };
     let sql = "INSERT INTO leases (name, holder, epoch, leased_until) VALUES ($1, $2, 1, $3) \
                ON CONFLICT (name) DO UPDATE SET holder = $2, epoch = leases.epoch + 1, leased_until = $3 \
-               WHERE leases.leased_until < $4 RETURNING epoch";
+               WHERE leases.leased_until < $4 OR leases.holder = $2 RETURNING epoch";
     let outcomes = db.write(vec![Stmt::new(sql, params![name, holder, until_ms, expired_before])]).await?;
     let row = outcomes.into_iter().next().and_then(|outcome| outcome.rows.into_iter().next());
     row.map(|row| Ok(Lease { name, epoch: row.get(0)? })).transpose()

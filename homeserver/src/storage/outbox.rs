@@ -92,18 +92,18 @@ pub(crate) async fn list_log(db: &Db, lane: i64, seq: i64, limit: usize) -> Resu
     rows.iter().map(|row| Ok((row.get(0)?, row.get(1)?))).collect()
 }
 
-/// Remembers that an event of another server's user came in through us, so that the sender passes it on.
-pub(crate) fn pass_on(event_id: &ruma::EventId) -> Stmt {
+/// Remembers who delivers a membership that was made through another server.
+pub(crate) fn note_handshake(event_id: &ruma::EventId, is_delivered_by_us: bool) -> Stmt {
     Stmt::new(
-        "INSERT INTO passed_on_events (event_id) VALUES ($1) ON CONFLICT (event_id) DO NOTHING",
-        params![event_id.as_str()],
+        "INSERT INTO handshake_events (event_id, is_delivered_by_us) VALUES ($1, $2) ON CONFLICT (event_id) DO NOTHING",
+        params![event_id.as_str(), is_delivered_by_us],
     )
 }
 
-/// Whether [`pass_on`] was said of an event.
-pub(crate) async fn is_passed_on(db: &Db, event_id: &ruma::EventId) -> Result<bool, DbError> {
-    let sql = "SELECT 1 FROM passed_on_events WHERE event_id = $1";
-    Ok(db.query_opt(sql, params![event_id.as_str()]).await?.is_some())
+/// What [`note_handshake`] said of an event, if it was said.
+pub(crate) async fn is_delivered_by_us(db: &Db, event_id: &ruma::EventId) -> Result<Option<bool>, DbError> {
+    let sql = "SELECT is_delivered_by_us FROM handshake_events WHERE event_id = $1";
+    db.query_opt(sql, params![event_id.as_str()]).await?.map(|row| row.get(0)).transpose()
 }
 
 /// Local users of a room whose typing changed after `since` up to `upto` (positions by lane number), and whether they
@@ -115,13 +115,13 @@ pub(crate) async fn list_local_typing(
     upto: &[i64],
     now_ms: u64,
 ) -> Result<Vec<(i64, bool)>, DbError> {
-    let sql = "SELECT t.user_nid, CASE WHEN t.expires_ts > $4 THEN 1 ELSE 0 END FROM typing t \
+    let sql = "SELECT t.user_nid, t.expires_ts > $4 FROM typing t \
                JOIN json_each(CAST($3 AS TEXT)) upto ON upto.key = t.lane AND t.seq <= CAST(upto.value AS BIGINT) \
                LEFT JOIN json_each(CAST($2 AS TEXT)) since ON since.key = t.lane \
                JOIN memberships m ON m.room_nid = t.room_nid AND m.user_nid = t.user_nid AND m.is_local \
                WHERE t.room_nid = $1 AND t.seq > COALESCE(CAST(since.value AS BIGINT), 0)";
     let rows = db.query(sql, params![room_nid, json_list(since), json_list(upto), now_ms]).await?;
-    rows.iter().map(|row| Ok((row.get(0)?, row.get::<i64>(1)? != 0))).collect()
+    rows.iter().map(|row| Ok((row.get(0)?, row.get(1)?))).collect()
 }
 
 /// The id of a room.

@@ -7,6 +7,7 @@ mod harness;
 
 mod admin;
 mod client;
+mod federation;
 mod gate;
 mod layers;
 mod spec_coverage;

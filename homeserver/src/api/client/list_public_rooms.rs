@@ -2,7 +2,7 @@
 
 use axum::{Router, extract::State};
 use ruma::{
-    OwnedServerName, UInt,
+    UInt,
     api::client::{
         directory::{
             get_public_rooms::v3 as get_public_rooms, get_public_rooms_filtered::v3 as get_public_rooms_filtered,
@@ -16,6 +16,7 @@ use ruma::{
 use super::directory::authority;
 use crate::{
     api::{ApiError, ApiState, Ruma, RumaRouter as _, caller::Requester, json::RawJson},
+    federation::Federation,
     rooms::{DirectoryPage, Rooms},
 };
 
@@ -29,10 +30,18 @@ pub(super) fn routes() -> Router<ApiState> {
 
 async fn list(
     State(rooms): State<Rooms>,
+    State(federation): State<Federation>,
     _: Requester,
     Ruma(request): Ruma<get_public_rooms::Request>,
 ) -> Result<Ruma<get_public_rooms::Response>, ApiError> {
-    refuse_others(&rooms, request.server.as_ref())?;
+    if let Some(server) = request.server.filter(|server| server != rooms.server_name()) {
+        let theirs = federation.public_rooms(&server, Filter::new(), request.limit, request.since).await?;
+        let mut response = get_public_rooms::Response::new(theirs.chunk);
+        response.next_batch = theirs.next_batch;
+        response.prev_batch = theirs.prev_batch;
+        response.total_room_count_estimate = theirs.total_room_count_estimate;
+        return Ok(Ruma(response));
+    }
     let page = rooms.list_published(&Filter::new(), limit(request.limit), request.since.as_deref()).await?;
     let mut response = get_public_rooms::Response::new(page.rooms);
     response.next_batch = page.next_batch;
@@ -43,10 +52,19 @@ async fn list(
 
 async fn search(
     State(rooms): State<Rooms>,
+    State(federation): State<Federation>,
     _: Requester,
     Ruma(request): Ruma<get_public_rooms_filtered::Request>,
 ) -> Result<Ruma<get_public_rooms_filtered::Response>, ApiError> {
-    refuse_others(&rooms, request.server.as_ref())?;
+    if let Some(server) = request.server.filter(|server| server != rooms.server_name()) {
+        let theirs = federation.public_rooms(&server, request.filter, request.limit, request.since).await?;
+        let mut response = get_public_rooms_filtered::Response::new();
+        response.chunk = theirs.chunk;
+        response.next_batch = theirs.next_batch;
+        response.prev_batch = theirs.prev_batch;
+        response.total_room_count_estimate = theirs.total_room_count_estimate;
+        return Ok(Ruma(response));
+    }
     let page = match request.room_network {
         // No network of another kind is bridged here.
         RoomNetwork::ThirdParty(_) => DirectoryPage::default(),
@@ -86,11 +104,4 @@ async fn set_visibility(
 
 fn limit(limit: Option<UInt>) -> Option<usize> {
     limit.map(|limit| usize::try_from(limit).unwrap_or(usize::MAX))
-}
-
-fn refuse_others(rooms: &Rooms, server: Option<&OwnedServerName>) -> Result<(), ApiError> {
-    if server.is_none_or(|server| server == rooms.server_name()) {
-        return Ok(());
-    }
-    Err(ApiError::not_found("This server shows its own directory only"))
 }

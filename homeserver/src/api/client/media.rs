@@ -7,7 +7,7 @@ use axum::{
 };
 use http::HeaderMap;
 use ruma::{
-    OwnedServerName, UInt,
+    ServerName, UInt,
     api::client::{authenticated_media, media},
     media::Method as RumaMethod,
 };
@@ -112,11 +112,11 @@ async fn thumbnail(
 
 // --- arguments
 
-pub(super) fn mxc(server_name: &OwnedServerName, media_id: &str) -> Result<Mxc, ApiError> {
+pub(in crate::api) fn mxc(server_name: &ServerName, media_id: &str) -> Result<Mxc, ApiError> {
     Mxc::parse(server_name, media_id).ok_or_else(|| ApiError::not_found("This is no media id"))
 }
 
-pub(super) fn wanted(width: UInt, height: UInt, method: Option<&RumaMethod>) -> Result<Wanted, ApiError> {
+pub(in crate::api) fn wanted(width: UInt, height: UInt, method: Option<&RumaMethod>) -> Result<Wanted, ApiError> {
     let method = match method {
         None | Some(RumaMethod::Scale) => Method::Scale,
         Some(RumaMethod::Crop) => Method::Crop,

@@ -14,7 +14,7 @@ mod keys;
 mod list_joined_rooms;
 mod list_public_rooms;
 mod login;
-mod media;
+pub(in crate::api) mod media;
 mod message_pagination;
 mod openid;
 mod presence;

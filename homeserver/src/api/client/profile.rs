@@ -7,6 +7,7 @@ use serde_json::{Map, Value, json};
 use crate::{
     accounts::Accounts,
     api::{ApiError, ApiState, caller::Requester, json::JsonBody},
+    federation::Federation,
 };
 
 pub(super) fn routes() -> Router<ApiState> {
@@ -23,22 +24,36 @@ pub(super) fn routes() -> Router<ApiState> {
 
 async fn get_profile(
     State(accounts): State<Accounts>,
+    State(federation): State<Federation>,
     JsonBody { path_args, .. }: JsonBody<Value>,
 ) -> Result<Json<Value>, ApiError> {
     let [user_id] = path_args.try_into().map_err(|_| ApiError::unrecognized())?;
-    Ok(Json(accounts.profile(&parse_user(user_id)?).await?.into()))
+    Ok(Json(profile_of(&accounts, &federation, &parse_user(user_id)?).await?.into()))
 }
 
 async fn get_field(
     State(accounts): State<Accounts>,
+    State(federation): State<Federation>,
     JsonBody { path_args, .. }: JsonBody<Value>,
 ) -> Result<Json<Value>, ApiError> {
     let (user_id, key) = user_and_key(path_args)?;
-    let mut profile = accounts.profile(&user_id).await?;
+    let mut profile = profile_of(&accounts, &federation, &user_id).await?;
     match profile.remove(&key) {
         Some(value) => Ok(Json(json!({ key: value }))),
         None => Err(ApiError::not_found("The profile has no such field")),
     }
+}
+
+/// A user's profile, here or on the user's own server.
+async fn profile_of(
+    accounts: &Accounts,
+    federation: &Federation,
+    user_id: &UserId,
+) -> Result<Map<String, Value>, ApiError> {
+    if user_id.server_name() == federation.server_name() {
+        return Ok(accounts.profile(user_id).await?);
+    }
+    Ok(federation.profile(user_id, None).await?.into_iter().collect())
 }
 
 async fn set_field(

@@ -134,6 +134,7 @@ impl From<RequestError> for ApiError {
             {
                 Self::new(status, &errcode, message)
             }
+            RequestError::Disabled => Self::forbidden("This server does not federate"),
             RequestError::Ourselves | RequestError::Unmakeable(_) => Self::internal(),
             other => bad_gateway(other.to_string()),
         }

@@ -60,6 +60,7 @@ impl From<RequestAuthError> for ApiError {
     fn from(error: RequestAuthError) -> Self {
         let unauthorized = |errcode| Self::new(StatusCode::UNAUTHORIZED, errcode, error.to_string());
         match &error {
+            RequestAuthError::Disabled => Self::forbidden(error.to_string()),
             RequestAuthError::Unsigned | RequestAuthError::OtherDestination => unauthorized("M_UNAUTHORIZED"),
             RequestAuthError::NoKey { origin, source } => {
                 tracing::info!(error = source as &dyn std::error::Error, %origin, "a request cannot be verified");

@@ -2,6 +2,7 @@
 
 mod authenticated;
 mod backfill;
+mod content_repository;
 mod event_auth;
 mod events;
 mod invites;
@@ -10,6 +11,7 @@ mod keys;
 mod knocks;
 mod leaving;
 mod openid;
+mod public_rooms;
 mod query;
 mod transactions;
 mod user_devices;
@@ -25,7 +27,9 @@ use crate::federation::Federation;
 /// Every route of the server-server API.
 pub(super) fn routes() -> Router<ApiState> {
     about_rooms::<ApiState>()
+        .merge(content_repository::routes())
         .merge(openid::routes())
+        .merge(public_rooms::routes())
         .merge(query::routes())
         .merge(user_devices::routes())
         .merge(user_keys::routes())

@@ -6,6 +6,8 @@ use axum::{
 };
 use ruma::api::federation::transactions::send_transaction_message::v1;
 
+use tracing::Instrument;
+
 use super::FederationOrigin;
 use crate::{
     api::{ApiError, Ruma, RumaRouter},
@@ -31,7 +33,7 @@ async fn send(
     let taking = async move {
         federation.receive_transaction(&origin, request.transaction_id.as_str(), &request.pdus, &request.edus).await
     };
-    let outcomes = tokio::spawn(taking).await.map_err(|_| ApiError::internal())??;
+    let outcomes = tokio::spawn(taking.in_current_span()).await.map_err(|_| ApiError::internal())??;
     let outcomes = outcomes.into_iter().map(|(event_id, outcome)| (event_id, outcome.error.map_or(Ok(()), Err)));
     Ok(Ruma(v1::Response::new(outcomes.collect())))
 }

@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use super::SenderParts;
 use crate::{
     federation::{MAX_EDUS, MAX_PDUS, serve::raw},
-    remote::{Blame, Patience},
+    remote::{Blame, Patience, RequestError},
     storage::{
         DbError, events,
         outbox::{self, Item},
@@ -127,11 +127,12 @@ impl Destination {
                     transaction = None;
                 }
                 // The client remembered the failure; the loop rests.
-                Err(Blame::Unreachable) => {}
-                Err(Blame::Peer | Blame::Ours) => {
-                    let pause = REFUSED_FIRST.saturating_mul(1 << refusals.min(6)).min(REFUSED_LONGEST);
+                Err(error) if error.blame() == Blame::Unreachable => {}
+                Err(error) => {
+                    let own = REFUSED_FIRST.saturating_mul(1 << refusals.min(6));
                     refusals += 1;
-                    self.sleep(pause, &stop).await;
+                    let pause = error.retry_after().unwrap_or(own).min(REFUSED_LONGEST);
+                    self.pause(pause, &stop).await;
                 }
             }
         }
@@ -145,7 +146,15 @@ impl Destination {
         }
     }
 
-    async fn send(&self, transaction: &Transaction) -> Result<(), Blame> {
+    /// Sleeps although somebody may call: who refused us is not asked sooner because there is more to say.
+    async fn pause(&self, duration: Duration, stop: &CancellationToken) {
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = tokio::time::sleep(duration) => {}
+        }
+    }
+
+    async fn send(&self, transaction: &Transaction) -> Result<(), RequestError> {
         let now = MilliSecondsSinceUnixEpoch(UInt::new_saturating(self.parts.clock.now_ms()));
         let origin = self.parts.server_name.clone();
         let mut request = send_transaction_message::v1::Request::new(transaction.txn_id.clone(), origin, now);
@@ -162,7 +171,7 @@ impl Destination {
             }
             Err(error) => {
                 tracing::info!(error = &error as &dyn std::error::Error, server = %self.name, "a transaction waits");
-                Err(error.blame())
+                Err(error)
             }
         }
     }

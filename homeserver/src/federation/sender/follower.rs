@@ -108,6 +108,10 @@ impl Follower {
 
     /// Writes the cursor and renews the lease.
     pub(super) async fn persist(&mut self) -> Result<(), FollowError> {
+        // Where no other shard can take the lease, an idle server writes nothing.
+        if self.cursor == self.persisted && !self.parts.db.is_shared() {
+            return Ok(());
+        }
         self.write(Vec::new()).await
     }
 
@@ -230,15 +234,14 @@ impl Follower {
         Ok(())
     }
 
-    /// Whether we have to deliver the event: its sender is ours, or came in through us.
+    /// Whether we have to deliver the event: it is of our user, or came in through us.
     async fn is_ours(&self, event: &StoredEvent) -> Result<bool, DbError> {
-        if event.pdu.sender().server_name() == self.parts.server_name {
-            return Ok(true);
-        }
+        let is_of_our_user = event.pdu.sender().server_name() == self.parts.server_name;
         if event.pdu.event_type() != "m.room.member" {
-            return Ok(false);
+            return Ok(is_of_our_user);
         }
-        outbox::is_passed_on(&self.parts.db, event.pdu.event_id()).await
+        let noted = outbox::is_delivered_by_us(&self.parts.db, event.pdu.event_id()).await?;
+        Ok(noted.unwrap_or(is_of_our_user))
     }
 
     /// The servers in the room before or after the event. One that is removed has to hear of it too.

@@ -58,6 +58,15 @@ pub(crate) fn delete(destination: &ServerName, outbox_nids: &[i64]) -> Stmt {
     )
 }
 
+/// Forgets all but the newest `count` items for a server. What it misses it fetches from us once it is back.
+pub(crate) fn delete_all_but_newest(destination: &ServerName, count: usize) -> Stmt {
+    Stmt::new(
+        "DELETE FROM outbox WHERE destination = $1 AND outbox_nid <= (SELECT outbox_nid FROM outbox \
+         WHERE destination = $1 ORDER BY outbox_nid DESC LIMIT 1 OFFSET $2)",
+        params![destination.as_str(), count],
+    )
+}
+
 /// The servers for which something waits.
 pub(crate) async fn list_destinations(db: &Db) -> Result<Vec<OwnedServerName>, DbError> {
     let rows = db.query("SELECT DISTINCT destination FROM outbox", params![]).await?;

@@ -35,6 +35,8 @@ const LOOK: Duration = Duration::from_secs(30);
 const REFUSED_FIRST: Duration = Duration::from_secs(60);
 /// And at most.
 const REFUSED_LONGEST: Duration = Duration::from_secs(60 * 60);
+/// Items that are kept for a server that has been dead for a while.
+const OUTBOX_KEPT: usize = 10_000;
 /// EDUs that may get lost and are kept for one server.
 const PASSING_KEPT: usize = 1_000;
 
@@ -96,6 +98,9 @@ impl Destination {
             let rest = self.parts.client.destinations().rest(&self.name).await;
             if !rest.is_zero() {
                 self.shared.passing.lock().clear();
+                if rest > LOOK {
+                    self.bound_outbox().await;
+                }
                 self.sleep(rest.min(LOOK), &stop).await;
                 continue;
             }
@@ -135,6 +140,14 @@ impl Destination {
                     self.pause(pause, &stop).await;
                 }
             }
+        }
+    }
+
+    /// What waits for a server that may never come back does not grow for ever.
+    async fn bound_outbox(&self) {
+        let bound = outbox::delete_all_but_newest(&self.name, OUTBOX_KEPT);
+        if let Err(error) = self.parts.db.write(vec![bound]).await {
+            tracing::debug!(error = &error as &dyn std::error::Error, server = %self.name, "cannot bound the outbox");
         }
     }
 

@@ -123,14 +123,19 @@ fn rounded(length: f64) -> u32 {
 
 fn encode(picture: &DynamicImage) -> Result<Resized, ResizeError> {
     let mut bytes = Vec::new();
-    let content_type = if picture.color().has_alpha() {
-        picture.to_rgba8().write_to(&mut Cursor::new(&mut bytes), ImageFormat::Png).map_err(ResizeError::Damaged)?;
-        "image/png"
-    } else {
-        JpegEncoder::new_with_quality(&mut bytes, QUALITY)
-            .encode_image(&picture.to_rgb8())
-            .map_err(ResizeError::Damaged)?;
-        "image/jpeg"
+    // GIF and WebP have a channel for transparency whether they use it or not.
+    let transparent = Some(picture.to_rgba8()).filter(|picture| picture.pixels().any(|pixel| pixel[3] != u8::MAX));
+    let content_type = match transparent {
+        Some(picture) => {
+            let mut file = Cursor::new(&mut bytes);
+            picture.write_to(&mut file, ImageFormat::Png).map_err(ResizeError::Damaged)?;
+            "image/png"
+        }
+        None => {
+            let encoder = JpegEncoder::new_with_quality(&mut bytes, QUALITY);
+            picture.to_rgb8().write_with_encoder(encoder).map_err(ResizeError::Damaged)?;
+            "image/jpeg"
+        }
     };
     Ok(Resized { bytes, content_type })
 }

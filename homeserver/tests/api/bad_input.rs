@@ -74,7 +74,7 @@ const FORGED: &[&str] = &[
     "X-Matrix",
     "X-Matrix origin=,key=,sig=",
     "X-Matrix origin=example.org,destination=example.org,key=\"ed25519:1\",sig=\"AAAA\"",
-    "X-Matrix origin=\"\\\"\",key=\"\x7f\",sig=\"\"",
+    "X-Matrix origin=\"\\\"\",key=\"\t\",sig=\"\"",
     "Bearer ",
     "Basic eA==",
 ];

@@ -6,6 +6,7 @@
 mod harness;
 
 mod admin;
+mod bad_input;
 mod client;
 mod gate;
 mod layers;

@@ -380,5 +380,6 @@ fn read_operation(method: Method, path: &str, operation: &Value, is_federation: 
         let is_required = request["required"] == true && schema["required"].is_array();
         (example.unwrap_or_else(|| Value::Object(named.collect())), is_required)
     });
-    Operation { method, path: path.to_owned(), queries, body, is_federation }
+    // Some paths end with a space there.
+    Operation { method, path: path.trim().to_owned(), queries, body, is_federation }
 }

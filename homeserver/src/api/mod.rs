@@ -13,7 +13,7 @@ pub mod federation;
 mod gate;
 pub mod interactive;
 pub mod json;
-mod media_response;
+mod media;
 mod metrics;
 
 use axum::Router;

@@ -7,17 +7,19 @@ use axum::{
 };
 use http::HeaderMap;
 use ruma::{
-    OwnedServerName, UInt,
+    UInt,
     api::client::{authenticated_media, media},
-    media::Method as RumaMethod,
 };
 
 use crate::{
     api::{
-        ApiError, ApiState, Ruma, RumaRouter as _, caller::Requester, endpoint::RumaHead, json::RawJson,
-        media_response::respond,
+        ApiError, ApiState, Ruma, RumaRouter as _,
+        caller::Requester,
+        endpoint::RumaHead,
+        json::RawJson,
+        media::{mxc, respond, wanted},
     },
-    media::{Described, Media, Method, Mxc, RemoteMedia, Wanted},
+    media::{Described, Media, RemoteMedia},
 };
 
 /// The routes of this page. `preview_url` is not among them: fetching addresses that people name is a door into the
@@ -108,19 +110,4 @@ async fn thumbnail(
     let wanted = wanted(request.width, request.height, request.method.as_ref())?;
     let content = media.thumbnail(&mxc, wanted, request.timeout_ms, RemoteMedia::Fetch).await?;
     respond(&media, &content, &headers).await
-}
-
-// --- arguments
-
-pub(super) fn mxc(server_name: &OwnedServerName, media_id: &str) -> Result<Mxc, ApiError> {
-    Mxc::parse(server_name, media_id).ok_or_else(|| ApiError::not_found("This is no media id"))
-}
-
-pub(super) fn wanted(width: UInt, height: UInt, method: Option<&RumaMethod>) -> Result<Wanted, ApiError> {
-    let method = match method {
-        None | Some(RumaMethod::Scale) => Method::Scale,
-        Some(RumaMethod::Crop) => Method::Crop,
-        Some(_) => return Err(ApiError::invalid_param("`method` is `crop` or `scale`")),
-    };
-    Ok(Wanted { width: width.into(), height: height.into(), method })
 }

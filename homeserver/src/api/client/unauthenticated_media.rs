@@ -14,9 +14,12 @@ use ruma::{
     },
 };
 
-use super::media::{mxc, wanted};
 use crate::{
-    api::{ApiError, ApiState, Ruma, RumaRouter as _, caller::Requester, media_response::respond},
+    api::{
+        ApiError, ApiState, Ruma, RumaRouter as _,
+        caller::Requester,
+        media::{mxc, respond, wanted},
+    },
     media::{Content, Media, Mxc, RemoteMedia, Unauthenticated},
 };
 

@@ -9,7 +9,9 @@ mod joins;
 mod keys;
 mod knocks;
 mod leaving;
+mod media;
 mod openid;
+mod public_rooms;
 mod query;
 mod transactions;
 mod user_devices;
@@ -25,7 +27,9 @@ use crate::federation::Federation;
 /// Every route of the server-server API.
 pub(super) fn routes() -> Router<ApiState> {
     about_rooms::<ApiState>()
+        .merge(media::routes())
         .merge(openid::routes())
+        .merge(public_rooms::routes())
         .merge(query::routes())
         .merge(user_devices::routes())
         .merge(user_keys::routes())

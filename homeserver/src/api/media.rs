@@ -1,10 +1,12 @@
-//! Answers with media: the whole, a part of it, or that the client has it already.
+//! What both APIs share about media: the arguments, and the answer with the whole, a part of it, or none of it.
 
 use axum::{body::Body, response::Response};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 
+use ruma::{ServerName, UInt, media::Method as RumaMethod};
+
 use super::ApiError;
-use crate::media::{Content, Media};
+use crate::media::{Content, Media, Method, Mxc, Wanted};
 
 /// What a browser must not do with what people upload ("Content repository", security considerations).
 const CONTENT_SECURITY_POLICY: &str = "sandbox; default-src 'none'; script-src 'none'; plugin-types application/pdf; \
@@ -60,7 +62,7 @@ fn describe(headers: &mut HeaderMap, content: &Content, etag: &str) -> Result<()
 }
 
 /// What is stored was made fit for a header when it was uploaded.
-fn value_of(text: &str) -> Result<HeaderValue, ApiError> {
+pub(super) fn value_of(text: &str) -> Result<HeaderValue, ApiError> {
     HeaderValue::from_str(text).map_err(|_| {
         tracing::error!("what is stored of a medium is no header's value");
         ApiError::internal()
@@ -103,6 +105,27 @@ fn matches(request: &HeaderMap, name: HeaderName, etag: &str) -> bool {
         let candidate = candidate.trim();
         candidate == "*" || candidate.strip_prefix("W/").unwrap_or(candidate) == etag
     })
+}
+
+/// What the path names.
+///
+/// # Errors
+/// 404 for what cannot be anything's name.
+pub(super) fn mxc(server_name: &ServerName, media_id: &str) -> Result<Mxc, ApiError> {
+    Mxc::parse(server_name, media_id).ok_or_else(|| ApiError::not_found("This is no media id"))
+}
+
+/// What the query asks for.
+///
+/// # Errors
+/// 400 for a method that is none.
+pub(super) fn wanted(width: UInt, height: UInt, method: Option<&RumaMethod>) -> Result<Wanted, ApiError> {
+    let method = match method {
+        None | Some(RumaMethod::Scale) => Method::Scale,
+        Some(RumaMethod::Crop) => Method::Crop,
+        Some(_) => return Err(ApiError::invalid_param("`method` is `crop` or `scale`")),
+    };
+    Ok(Wanted { width: width.into(), height: height.into(), method })
 }
 
 #[cfg(test)]

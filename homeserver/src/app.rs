@@ -119,8 +119,9 @@ impl App {
             clock: clock.clone(),
         });
         let options = media_options(config);
+        let remote = config.federation.enabled.then(|| client.clone());
         let folder = options.folder.clone();
-        let media = Media::open(db.clone(), clock.clone(), config.server_name.clone(), options, Some(client.clone()))
+        let media = Media::open(db.clone(), clock.clone(), config.server_name.clone(), options, remote)
             .await
             .map_err(|source| StartError::MediaFolder { path: folder, source })?;
         tasks.spawn(rooms.clone().follow(stop.clone()));

@@ -104,6 +104,9 @@ impl Rooms {
         draft: &Draft<'_>,
         check: impl Fn(&super::RoomState) -> Result<(), AppendError>,
     ) -> Result<Appended, AppendError> {
+        if draft.event_type == "m.room.create" {
+            return Err(AuthError { reason: "the room has a create event already".to_owned() }.into());
+        }
         if draft.event_type == "m.room.redaction" {
             self.check_redaction(room_id, draft).await?;
         }

@@ -115,8 +115,12 @@ impl Unread {
 
     /// Notes an event that came; `false` when so much is waiting that the room should be counted anew.
     pub(super) fn note(&mut self, event_nid: i64, position: i64) -> bool {
-        if position > self.counted_upto && self.pending.last().is_none_or(|(_, last)| position > *last) {
-            self.pending.push((event_nid, position));
+        if position > self.counted_upto {
+            // The log has events lane by lane: a room that two shards write to may have its later event first.
+            let place = self.pending.partition_point(|(_, pending)| *pending < position);
+            if self.pending.get(place).is_none_or(|(_, pending)| *pending != position) {
+                self.pending.insert(place, (event_nid, position));
+            }
         }
         self.pending.len() <= MAX_PENDING
     }
@@ -254,9 +258,9 @@ mod tests {
     #[test]
     fn events_wait_in_order_and_once() {
         let mut unread = Unread::begin(ReadUpto::new(&[receipt("", 5)], 0), None);
-        for (event_nid, position) in [(4, 4), (6, 6), (7, 7), (6, 6)] {
+        for (event_nid, position) in [(4, 4), (6, 6), (8, 8), (7, 7), (6, 6)] {
             assert!(unread.note(event_nid, position));
         }
-        assert_eq!(unread.pending().collect::<Vec<_>>(), [6, 7]);
+        assert_eq!(unread.pending().collect::<Vec<_>>(), [6, 7, 8]);
     }
 }

@@ -10,7 +10,7 @@ use super::DbError;
 /// Held by the one shard that runs on a SQLite file; the system lets go of it when the process ends, however it ends.
 #[derive(Debug)]
 pub struct DbLock {
-    _file: File,
+    file: File,
 }
 
 impl DbLock {
@@ -25,9 +25,18 @@ impl DbLock {
             |source: std::io::Error| DbError::Open { path: Path::new(&path).to_owned(), source: source.into() };
         let file = OpenOptions::new().create(true).truncate(false).write(true).open(&path).map_err(open_error)?;
         match file.try_lock() {
-            Ok(()) => Ok(Self { _file: file }),
+            Ok(()) => Ok(Self { file }),
             Err(TryLockError::WouldBlock) => Err(DbError::Locked { path: database.to_owned() }),
             Err(TryLockError::Error(error)) => Err(open_error(error)),
+        }
+    }
+}
+
+impl Drop for DbLock {
+    fn drop(&mut self) {
+        // Closing is not enough: a program that is being started at this moment still has the descriptor until it runs.
+        if let Err(error) = self.file.unlock() {
+            tracing::warn!(%error, "the database's lock ends only with the process");
         }
     }
 }

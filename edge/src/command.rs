@@ -15,6 +15,8 @@ use crate::config::{self, EdgeConfig, chain_of};
 use crate::dev::{self, DevError, Workbench};
 use crate::server::{self, Environment, Listening, StartError};
 
+mod doctor;
+
 /// Gatehouse's front door: TLS, routing and supervision of a Matrix homeserver.
 #[derive(Debug, Parser)]
 #[command(name = "gatehouse", version, about)]
@@ -31,6 +33,8 @@ enum Action {
     Check(Check),
     /// Runs a whole server for development: makes a folder with everything it needs, and starts edge and shard
     Dev(Dev),
+    /// Finds what keeps other servers and clients from a Matrix server, and says what mends it
+    Doctor(doctor::Doctor),
 }
 
 #[derive(Debug, Args)]
@@ -90,6 +94,9 @@ pub enum CommandError {
     /// The system refuses something that every program needs.
     #[error("the system refuses to run this program: {0}")]
     System(#[from] std::io::Error),
+    /// The doctor cannot ask anything.
+    #[error(transparent)]
+    Doctor(#[from] doctor::DoctorError),
 }
 
 impl Command {
@@ -102,6 +109,7 @@ impl Command {
             Action::Run(Run { config, json }) => run(config::load(&config)?, |listening| announce(listening, json)),
             Action::Check(Check { config, json }) => Ok(check(&config, json)),
             Action::Dev(dev) => run_dev(&dev),
+            Action::Doctor(options) => Ok(doctor::run(&options)?),
         }
     }
 }

@@ -3,6 +3,7 @@
 mod bodies;
 mod client;
 mod commands;
+mod doctor;
 mod documents;
 mod double;
 mod edge;

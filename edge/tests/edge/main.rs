@@ -3,6 +3,7 @@
 mod bodies;
 mod client;
 mod commands;
+mod control;
 mod documents;
 mod double;
 mod edge;
@@ -11,6 +12,7 @@ mod layers;
 mod lifetime;
 mod nonsense;
 mod paths;
+mod reload;
 mod retries;
 mod supervision;
 mod telemetry;

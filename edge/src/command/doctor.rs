@@ -14,9 +14,12 @@ use rustls_pki_types::pem::PemObject;
 use crate::config::{self, EdgeConfig, chain_of};
 use crate::doctor::{self, ProbeError, Question};
 
-/// Exit status: 0 when there is no error, 1 when there is one (with --strict also for a warning) or nothing could be
-/// asked, 2 when the command line is wrong.
+/// The options of `gatehouse doctor`.
 #[derive(Debug, Args)]
+#[command(
+    after_help = "Exit status: 0 when there is no error; 1 when there is one (with --strict also for a warning) or \
+                  nothing could be asked; 2 when the command line is wrong."
+)]
 pub(super) struct Doctor {
     /// The server name: the part of a user id after the colon
     #[arg(value_name = "SERVER_NAME")]
@@ -60,34 +63,36 @@ pub enum DoctorError {
     System(#[from] io::Error),
 }
 
-pub(super) fn run(options: &Doctor) -> Result<ExitCode, DoctorError> {
-    let config: Option<EdgeConfig> = options.config.as_deref().map(config::load).transpose()?;
-    let authorities = options.ca.as_deref().map(authorities).transpose()?.unwrap_or_default();
-    let question = Question {
-        server_name: &options.server_name,
-        config: config.as_ref(),
-        name_servers: &options.name_servers,
-        authorities,
-    };
-    // A machine reads the report alone.
-    let shows_progress = !options.json && io::stderr().is_terminal();
-    let progress = |step: &str| {
+impl Doctor {
+    pub(super) fn execute(&self) -> Result<ExitCode, DoctorError> {
+        let config: Option<EdgeConfig> = self.config.as_deref().map(config::load).transpose()?;
+        let authorities = self.ca.as_deref().map(authorities).transpose()?.unwrap_or_default();
+        let question = Question {
+            server_name: &self.server_name,
+            config: config.as_ref(),
+            name_servers: &self.name_servers,
+            authorities,
+        };
+        // A machine reads the report alone.
+        let shows_progress = !self.json && io::stderr().is_terminal();
+        let progress = |step: &str| {
+            if shows_progress {
+                eprint!("\r\x1b[K{step} …");
+                let _ = io::stderr().flush();
+            }
+        };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let report = runtime.block_on(doctor::examine(question, &SystemClock, &progress))?;
         if shows_progress {
-            eprint!("\r\x1b[K{step} …");
-            let _ = io::stderr().flush();
+            eprint!("\r\x1b[K");
         }
-    };
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let report = runtime.block_on(doctor::examine(question, &SystemClock, &progress))?;
-    if shows_progress {
-        eprint!("\r\x1b[K");
+        if self.json {
+            println!("{}", serde_json::json!(report));
+        } else {
+            print!("{}", report.to_text());
+        }
+        Ok(if report.is_fine(self.strict) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
-    if options.json {
-        println!("{}", serde_json::json!(report));
-    } else {
-        print!("{}", report.to_text());
-    }
-    Ok(if report.is_fine(options.strict) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn authorities(path: &Path) -> Result<Vec<CertificateDer<'static>>, DoctorError> {

@@ -21,4 +21,6 @@ mod reply;
 mod routing;
 pub mod server;
 mod status;
+mod systemd;
+pub mod upgrade;
 mod upstream;

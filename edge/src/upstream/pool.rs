@@ -25,6 +25,10 @@ pub(crate) struct Shard {
     /// Which of the connections in Pingora's pool may be used: those of an earlier generation belong to a dead process.
     generation: AtomicU64,
     healthy: AtomicBool,
+    /// Healthy or not, it gets no new requests: it is about to be stopped.
+    draining: AtomicBool,
+    /// Requests that it has and has not answered.
+    in_flight: watch::Sender<usize>,
     gauge: Gauge,
     /// Asks for a health check now rather than at the next turn.
     doubt: Notify,
@@ -59,8 +63,9 @@ impl Shard {
         let name = address.to_string();
         let gauge = gauge(&name);
         let seed = spread(name.bytes().fold(0, |seed, byte| spread(seed ^ u64::from(byte))));
-        let (generation, healthy, doubt) = (AtomicU64::new(0), AtomicBool::new(false), Notify::new());
-        Ok(Self { address, name, seed, peer, generation, healthy, gauge, doubt, changed })
+        let (healthy, draining) = (AtomicBool::new(false), AtomicBool::new(false));
+        let (generation, in_flight, doubt) = (AtomicU64::new(0), watch::Sender::new(0), Notify::new());
+        Ok(Self { address, name, seed, peer, generation, healthy, draining, in_flight, gauge, doubt, changed })
     }
 
     pub(crate) fn address(&self) -> &ListenAddr {
@@ -87,8 +92,46 @@ impl Shard {
         self.healthy.load(Ordering::Acquire)
     }
 
-    /// The shard takes requests.
+    /// Counts a request that is sent to this shard, until the answer of this is dropped.
+    pub(crate) fn enter(self: &Arc<Self>) -> Passage {
+        self.in_flight.send_modify(|count| *count += 1);
+        Passage(self.clone())
+    }
+
+    /// How many requests it has and has not answered.
+    pub(crate) fn in_flight(&self) -> usize {
+        *self.in_flight.borrow()
+    }
+
+    /// Takes no new requests from now on, whatever its health check says.
+    pub(crate) fn begin_draining(&self) {
+        self.draining.store(true, Ordering::Release);
+        self.mark_unhealthy(&"it is drained");
+    }
+
+    /// May take requests again as soon as its health check says so.
+    pub(crate) fn end_draining(&self) {
+        self.draining.store(false, Ordering::Release);
+        self.check_now();
+    }
+
+    /// Resolves once it has answered everything.
+    pub(crate) async fn drained(&self) {
+        // The sender lives in `self`, so this cannot fail.
+        let _ = self.in_flight.subscribe().wait_for(|count| *count == 0).await;
+    }
+
+    /// Resolves once it takes requests.
+    pub(crate) async fn becomes_healthy(&self) {
+        let mut changed = self.changed.subscribe();
+        while !self.is_healthy() && changed.changed().await.is_ok() {}
+    }
+
+    /// The shard takes requests, unless it is drained.
     pub(crate) fn mark_healthy(&self) {
+        if self.draining.load(Ordering::Acquire) {
+            return;
+        }
         if !self.healthy.swap(true, Ordering::AcqRel) {
             info!(shard = %self.name, "the shard takes requests");
             self.note_change(1);
@@ -118,6 +161,16 @@ impl Shard {
     /// Resolves when a check is asked for.
     pub(crate) async fn doubted(&self) {
         self.doubt.notified().await;
+    }
+}
+
+/// One request in flight.
+#[derive(Debug)]
+pub(crate) struct Passage(Arc<Shard>);
+
+impl Drop for Passage {
+    fn drop(&mut self) {
+        self.0.in_flight.send_modify(|count| *count -= 1);
     }
 }
 

@@ -30,7 +30,7 @@ use crate::reply::{CORS, Reply};
 use crate::routing::route_table::{Destination, key, route};
 use crate::upstream::connect_error::is_crowded;
 use crate::upstream::headers::{Facts, Vouched, contract_headers, strip};
-use crate::upstream::pool::{Pool, Shard};
+use crate::upstream::pool::Pool;
 
 /// How long a client that was refused may go on sending before it is cut, so that it gets to read the refusal.
 const DRAIN_REFUSED: Duration = Duration::from_secs(3);
@@ -94,8 +94,8 @@ impl ProxyHttp for Proxy {
         exchange.body_passed = 0;
         exchange.passage = None;
         let crowded = std::mem::take(&mut exchange.crowded);
-        if !crowded && let Some(shard) = self.pool.find(exchange.key) {
-            return Ok(Box::new(enter(shard, exchange)));
+        if !crowded && let Some(passage) = self.pool.enter(exchange.key) {
+            return Ok(Box::new(exchange.passage.insert(passage).peer()));
         }
         if exchange.held_until.is_none() {
             self.metrics.held.inc();
@@ -105,7 +105,9 @@ impl ProxyHttp for Proxy {
             tokio::time::sleep(CROWDED_PAUSE).await;
         }
         match self.pool.wait_for(exchange.key, deadline).await {
-            Some(shard) if !crowded || Instant::now() < deadline => Ok(Box::new(enter(shard, exchange))),
+            Some(passage) if !crowded || Instant::now() < deadline => {
+                Ok(Box::new(exchange.passage.insert(passage).peer()))
+            }
             _ => Error::e_explain(ErrorType::HTTPStatus(429), "no shard is healthy and has room"),
         }
     }
@@ -362,12 +364,6 @@ impl Proxy {
         let span_id = self.chance.span_id();
         parent.map_or_else(|| TraceParent::begin(self.chance.trace_id(), span_id), |parent| parent.with_span(span_id))
     }
-}
-
-/// The way to `shard`, which has the request from now on.
-fn enter(shard: &Arc<Shard>, exchange: &mut Exchange) -> HttpPeer {
-    exchange.passage = Some(shard.enter());
-    shard.peer()
 }
 
 /// Whether a final answer has begun: `100 Continue` is none, `101 Switching Protocols` is one.

@@ -127,9 +127,12 @@ impl Successor {
         let offering = tokio::task::spawn_blocking(move || {
             let listeners = sockets.iter().map(|(offered, _)| offered.clone()).collect();
             let descriptors: Vec<_> = sockets.iter().map(|(_, socket)| socket.as_fd()).collect();
-            channel.send(&Offer { listeners }, &descriptors)?;
-            let (verdict, _) = channel.receive::<Verdict>()?;
-            Ok((verdict, channel))
+            let offered = channel.send(&Offer { listeners }, &descriptors);
+            // A process that finds its configuration broken says so and ends, maybe before the offer reaches it.
+            match channel.receive::<Verdict>() {
+                Ok((verdict, _)) => Ok((verdict, channel)),
+                Err(error) => Err(offered.err().unwrap_or(error)),
+            }
         });
         let version;
         let channel = match offering.await {

@@ -14,6 +14,7 @@ use crate::upgrade::predecessor::Predecessor;
 
 mod check;
 mod dev;
+mod doctor;
 mod edge;
 mod reload;
 mod run;
@@ -40,6 +41,8 @@ enum Action {
     Check(check::Check),
     /// Runs a whole server for development: makes a folder with everything it needs, and starts edge and shard
     Dev(dev::Dev),
+    /// Finds what keeps other servers and clients from a Matrix server, and says what mends it
+    Doctor(doctor::Doctor),
     /// Has the running edge read its whole configuration again; a mistake changes nothing and is named
     Reload(reload::Reload),
     /// Shows what the running edge is doing
@@ -68,6 +71,9 @@ pub enum CommandError {
     /// The running edge gave no answer, or refused.
     #[error(transparent)]
     Ask(#[from] AskError),
+    /// The doctor cannot ask anything.
+    #[error(transparent)]
+    Doctor(#[from] doctor::DoctorError),
     /// The system refuses something that every program needs.
     #[error("the system refuses to run this program: {0}")]
     System(#[from] std::io::Error),
@@ -94,6 +100,7 @@ impl Action {
             Self::Run(run) => run.execute(predecessor),
             Self::Check(check) => Ok(check.execute()),
             Self::Dev(dev) => dev.execute(predecessor),
+            Self::Doctor(doctor) => Ok(doctor.execute()?),
             Self::Reload(reload) => reload.execute(),
             Self::Status(status) => status.execute(),
             Self::Shards(shards) => shards.execute(),

@@ -35,7 +35,8 @@ const LISTEN_RETRY: Duration = Duration::from_millis(500);
 /// For every new connection. Each statement here is written for an index and a nested loop. The planner knows neither how
 /// long a list is nor, in a young table, how many rows there are, and would hash whole tables or sort whole rooms.
 const SETTINGS: &str = "SET enable_hashjoin = off; SET enable_mergejoin = off; SET enable_bitmapscan = off; \
-                        SET random_page_cost = 1.1; SET jit = off";
+                        SET random_page_cost = 1.1; SET jit = off; \
+                        SET default_transaction_isolation = 'read committed'";
 
 /// What SQLite has built in and PostgreSQL does not: one SQL text runs on both because of these. `json_each` is not
 /// STRICT, because only then the planner writes it into the statement; called as a function it costs 0.1 ms each time.
@@ -65,6 +66,8 @@ struct Shared {
     transactions: Arc<Semaphore>,
     wake_ups: Arc<Notify>,
     listening: AtomicBool,
+    /// What our own notifications carry.
+    tag: String,
 }
 
 impl Postgres {
@@ -88,6 +91,7 @@ impl Postgres {
             transactions: Arc::new(Semaphore::new(super::most_held(connections))),
             wake_ups: Arc::new(Notify::new()),
             listening: AtomicBool::new(false),
+            tag: format!("{:016x}", rand::random::<u64>()),
         };
         let postgres = Self { shared: Arc::new(shared) };
         postgres.create_prelude().await?;
@@ -133,6 +137,10 @@ impl Postgres {
         self.shared.wake_ups.notified().await;
     }
 
+    pub(super) fn wake_up_tag(&self) -> &str {
+        &self.shared.tag
+    }
+
     async fn take(&self) -> Result<Checkout, DbError> {
         let permit = acquire(&self.shared.permits).await?;
         let idle = {
@@ -153,10 +161,6 @@ async fn acquire(permits: &Arc<Semaphore>) -> Result<OwnedSemaphorePermit, DbErr
         .await
         .map_err(|_| DbError::Unavailable("all database connections are busy".into()))?
         .map_err(unavailable)
-}
-
-pub(super) fn wake_up_statement() -> Stmt {
-    Stmt::new("SELECT pg_notify('gatehouse_lane', '')", Vec::new())
 }
 
 impl Shared {
@@ -192,19 +196,16 @@ where
 async fn listen(shared: std::sync::Weak<Shared>) {
     loop {
         let Some(pool) = shared.upgrade() else { return };
-        let wake_ups = pool.wake_ups.clone();
-        let connected = match &pool.tls {
-            None => pool
-                .config
-                .connect(NoTls)
-                .await
-                .map(|(client, connection)| (client, tokio::spawn(forward(connection, wake_ups.clone())))),
-            Some(tls) => pool
-                .config
-                .connect(tls.clone())
-                .await
-                .map(|(client, connection)| (client, tokio::spawn(forward(connection, wake_ups.clone())))),
-        };
+        let (wake_ups, own) = (pool.wake_ups.clone(), pool.tag.clone());
+        let connected =
+            match &pool.tls {
+                None => pool.config.connect(NoTls).await.map(|(client, connection)| {
+                    (client, tokio::spawn(forward(connection, wake_ups.clone(), own.clone())))
+                }),
+                Some(tls) => pool.config.connect(tls.clone()).await.map(|(client, connection)| {
+                    (client, tokio::spawn(forward(connection, wake_ups.clone(), own.clone())))
+                }),
+            };
         drop(pool);
         match connected {
             Ok((client, driver)) => {
@@ -219,14 +220,14 @@ async fn listen(shared: std::sync::Weak<Shared>) {
     }
 }
 
-async fn forward<S, T>(mut connection: tokio_postgres::Connection<S, T>, wake_ups: Arc<Notify>)
+async fn forward<S, T>(mut connection: tokio_postgres::Connection<S, T>, wake_ups: Arc<Notify>, own: String)
 where
     S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
     T: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
 {
     loop {
         match std::future::poll_fn(|context| connection.poll_message(context)).await {
-            Some(Ok(AsyncMessage::Notification(_))) => wake_ups.notify_one(),
+            Some(Ok(AsyncMessage::Notification(told))) if told.payload() != own => wake_ups.notify_one(),
             Some(Ok(_)) => {}
             Some(Err(_)) | None => return,
         }
@@ -320,12 +321,17 @@ impl PostgresTx {
         Ok(outcomes)
     }
 
-    pub(super) async fn run_commit_and_read(mut self, stmts: Vec<Stmt>, read: Stmt) -> Result<Vec<Row>, DbError> {
-        let outcomes = self.pipeline(stmts, vec![commit(), read]).await?;
+    pub(super) async fn run_commit_and_read(
+        mut self,
+        stmts: Vec<Stmt>,
+        read: Stmt,
+    ) -> Result<(Vec<Outcome>, Vec<Row>), DbError> {
+        let mut outcomes = self.pipeline(stmts, vec![commit(), read]).await?;
         if let Some(connection) = self.connection.take() {
             connection.release();
         }
-        Ok(outcomes.into_iter().next_back().map(|outcome| outcome.rows).unwrap_or_default())
+        let rows = outcomes.pop().map(|outcome| outcome.rows).unwrap_or_default();
+        Ok((outcomes, rows))
     }
 
     /// Sends the BEGIN if it is still due, then `stmts`, then `end`; the outcomes are those of the last two.

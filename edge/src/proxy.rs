@@ -18,16 +18,16 @@ use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 use tokio::time::Instant;
 use tracing::{debug, info_span, warn};
 
-use crate::admission::request_class::{BodyLimits, RequestClass};
+use crate::admission::request_class::RequestClass;
 use crate::admission::request_shape;
 use crate::chance::Chance;
 use crate::exchange::Exchange;
 use crate::header_deadline;
+use crate::live::Current;
 use crate::metrics::Metrics;
 use crate::refusal;
 use crate::reply::{CORS, Reply};
 use crate::routing::route_table::{Destination, key, route};
-use crate::routing::well_known::WellKnown;
 use crate::upstream::connect_error::is_crowded;
 use crate::upstream::headers::{Facts, Vouched, contract_headers, strip};
 use crate::upstream::pool::Pool;
@@ -39,14 +39,10 @@ const CROWDED_PAUSE: Duration = Duration::from_millis(5);
 
 /// What the endpoints with TLS do with a request.
 pub(crate) struct Proxy {
-    pub(crate) well_known: WellKnown,
+    /// Taken once by each request.
+    pub(crate) live: Current,
     pub(crate) pool: Arc<Pool>,
     pub(crate) secret: ClusterSecret,
-    pub(crate) body_limits: BodyLimits,
-    /// How long a client may send or take nothing within a body.
-    pub(crate) body_idle: Duration,
-    /// How long a request waits while no shard is healthy.
-    pub(crate) hold: Duration,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) chance: Chance,
     /// Whether a span of each request is worth its price.
@@ -58,15 +54,15 @@ impl ProxyHttp for Proxy {
     type CTX = Exchange;
 
     fn new_ctx(&self) -> Exchange {
-        Exchange::new()
+        Exchange::new(self.live.load_full())
     }
 
     /// None: the default would compress, and shards decide about that.
     fn init_downstream_modules(&self, _modules: &mut HttpModules) {}
 
-    async fn early_request_filter(&self, session: &mut Session, _exchange: &mut Exchange) -> Result<()> {
+    async fn early_request_filter(&self, session: &mut Session, exchange: &mut Exchange) -> Result<()> {
         header_deadline::header_arrived();
-        let idle = Some(self.body_idle);
+        let idle = Some(exchange.live.body_idle);
         session.set_read_timeout(idle);
         session.set_write_timeout(idle);
         session.set_total_drain_timeout(Some(DRAIN_REFUSED));
@@ -103,7 +99,7 @@ impl ProxyHttp for Proxy {
         if exchange.held_until.is_none() {
             self.metrics.held.inc();
         }
-        let deadline = exchange.hold(self.hold);
+        let deadline = exchange.hold(exchange.live.hold);
         if crowded {
             tokio::time::sleep(CROWDED_PAUSE).await;
         }
@@ -303,12 +299,16 @@ impl Proxy {
         }
         let affinity = match route(request.uri.path()) {
             Destination::Shard(affinity) => affinity,
-            Destination::ClientDocument => return Ok(Some(document(request, self.well_known.client.as_ref()))),
-            Destination::ServerDocument => return Ok(Some(document(request, self.well_known.server.as_ref()))),
+            Destination::ClientDocument => {
+                return Ok(Some(document(request, exchange.live.well_known.client.as_ref())));
+            }
+            Destination::ServerDocument => {
+                return Ok(Some(document(request, exchange.live.well_known.server.as_ref())));
+            }
             Destination::Nowhere => return Ok(Some(refusal::unrecognized())),
         };
         exchange.class = RequestClass::of(&request.method, request.uri.path());
-        exchange.body_limit = self.body_limits.of(exchange.class);
+        exchange.body_limit = exchange.live.body_limits.of(exchange.class);
         if announced_length(request).is_some_and(|length| length > exchange.body_limit) {
             return Ok(Some(refusal::too_large(exchange)));
         }

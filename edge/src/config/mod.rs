@@ -6,6 +6,7 @@ use gatehouse_shared::config::{Checker, ConfigError, load_checked};
 use gatehouse_shared::telemetry::{self, TelemetryConfig};
 use serde::{Deserialize, Serialize};
 
+mod control;
 mod limits;
 mod listen;
 mod server;
@@ -13,6 +14,7 @@ mod supervise;
 mod tls;
 mod upstream;
 
+pub use control::{ControlConfig, DEFAULT_SOCKET};
 pub use limits::LimitsConfig;
 pub use listen::ListenConfig;
 pub use server::ServerConfig;
@@ -39,6 +41,9 @@ pub struct EdgeConfig {
     /// Limits on what comes from outside.
     #[serde(default)]
     pub limits: LimitsConfig,
+    /// Where the operator's commands reach a running edge.
+    #[serde(default)]
+    pub control: ControlConfig,
     /// Logs, traces and metrics.
     #[serde(default)]
     pub telemetry: TelemetryConfig,
@@ -61,6 +66,7 @@ fn check(config: &EdgeConfig, checker: &mut Checker<'_>) {
         supervise.check(checker);
     }
     config.limits.check(checker);
+    config.control.check(checker);
     telemetry::check(&config.telemetry, checker);
 }
 

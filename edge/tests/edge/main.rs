@@ -3,6 +3,8 @@
 mod bodies;
 mod client;
 mod commands;
+mod control;
+mod doctor;
 mod documents;
 mod double;
 mod edge;
@@ -11,6 +13,7 @@ mod layers;
 mod lifetime;
 mod nonsense;
 mod paths;
+mod reload;
 mod retries;
 mod supervision;
 mod telemetry;

@@ -16,19 +16,16 @@ use pingora_core::protocols::{
     ALPN, GetProxyDigest, GetSocketDigest, GetTimingDigest, IO, Peek, Shutdown, SocketDigest, Ssl, TimingDigest,
     UniqueID, UniqueIDType,
 };
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, BufWriter, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Sleep, sleep_until};
 
+use super::gathered::Gathered;
 use crate::header_deadline::HeaderDeadline;
 
-/// Small enough for tens of thousands of connections, large enough for the header and body of a usual answer.
-const WRITE_BUFFER_BYTES: usize = 4096;
-
-/// A TCP connection whose writes are gathered until they are flushed: header and body leave in one segment. Pingora's
-/// own stream cannot be buffered from outside.
+/// A TCP connection as Pingora wants it, whose own stream cannot be buffered from outside.
 pub(crate) struct ClientSocket {
-    tcp: BufWriter<TcpStream>,
+    tcp: Gathered,
     id: UniqueIDType,
     accepted: SystemTime,
     digest: Arc<SocketDigest>,
@@ -41,8 +38,7 @@ impl ClientSocket {
         let digest = SocketDigest::from_raw_fd(descriptor);
         // A digest just made has no address yet, so setting it cannot fail.
         let _ = digest.peer_addr.set(Some(client.into()));
-        let tcp = BufWriter::with_capacity(WRITE_BUFFER_BYTES, tcp);
-        Self { tcp, id: descriptor, accepted, digest: Arc::new(digest) }
+        Self { tcp: Gathered::new(tcp), id: descriptor, accepted, digest: Arc::new(digest) }
     }
 }
 
@@ -54,7 +50,7 @@ impl fmt::Debug for ClientSocket {
 
 impl AsyncRead for ClientSocket {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(self.tcp.get_mut()).poll_read(cx, buf)
+        Pin::new(&mut self.tcp).poll_read(cx, buf)
     }
 }
 
@@ -129,6 +125,8 @@ pub(crate) struct ClientIo<S> {
     inner: S,
     deadline: HeaderDeadline,
     timer: Option<Pin<Box<Sleep>>>,
+    /// The first byte of what is read next, when somebody looked at it.
+    peeked: Option<u8>,
 }
 
 impl<S: IO> ClientIo<S> {

@@ -5,5 +5,7 @@ pub mod certificates;
 pub(crate) mod client_io;
 pub mod development_ca;
 pub(crate) mod endpoint;
+mod gathered;
+mod http1;
 mod http2;
 pub(crate) mod tls;

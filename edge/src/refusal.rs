@@ -3,6 +3,7 @@
 use http::StatusCode;
 use pingora_error::{Error, ErrorSource, ErrorType};
 
+use crate::admission::Refused;
 use crate::admission::request_shape::Misshapen;
 use crate::exchange::Exchange;
 use crate::reply::Reply;
@@ -20,6 +21,14 @@ pub(crate) fn misshapen(misshapen: Misshapen) -> Reply {
             "M_TOO_LARGE",
             "The header of the request is too large",
         ),
+        Misshapen::TooManyFields => Reply::error(
+            StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            "M_TOO_LARGE",
+            "The header of the request has too many fields",
+        ),
+        Misshapen::Framing => {
+            Reply::error(StatusCode::BAD_REQUEST, "M_UNRECOGNIZED", "The length of the request's body is ambiguous")
+        }
         Misshapen::TargetNotText => {
             Reply::error(StatusCode::BAD_REQUEST, "M_UNRECOGNIZED", "The request's path or query is no URI")
         }
@@ -27,6 +36,19 @@ pub(crate) fn misshapen(misshapen: Misshapen) -> Reply {
             Reply::error(StatusCode::BAD_REQUEST, "M_UNRECOGNIZED", "The request names no host that could be meant")
         }
     }
+}
+
+/// What a request gets that the policy does not let pass.
+pub(crate) fn refused(refused: Refused) -> Reply {
+    match refused {
+        Refused::Banned => forbidden("Requests from this address are refused for now"),
+        Refused::ServerBanned => forbidden("Requests from this server are refused"),
+        Refused::Limited(wait) => Reply::limited(wait),
+    }
+}
+
+fn forbidden(message: &str) -> Reply {
+    Reply::error(StatusCode::FORBIDDEN, "M_FORBIDDEN", message)
 }
 
 pub(crate) fn unrecognized() -> Reply {

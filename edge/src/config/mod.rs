@@ -6,13 +6,16 @@ use gatehouse_shared::config::{Checker, ConfigError, load_checked};
 use gatehouse_shared::telemetry::{self, TelemetryConfig};
 use serde::{Deserialize, Serialize};
 
+mod admission;
 mod limits;
 mod listen;
+pub mod policy;
 mod server;
 mod supervise;
 mod tls;
 mod upstream;
 
+pub use admission::{AdmissionConfig, NftablesConfig};
 pub use limits::LimitsConfig;
 pub use listen::ListenConfig;
 pub use server::ServerConfig;
@@ -39,6 +42,9 @@ pub struct EdgeConfig {
     /// Limits on what comes from outside.
     #[serde(default)]
     pub limits: LimitsConfig,
+    /// Limits and bans.
+    #[serde(default)]
+    pub admission: AdmissionConfig,
     /// Logs, traces and metrics.
     #[serde(default)]
     pub telemetry: TelemetryConfig,
@@ -61,6 +67,7 @@ fn check(config: &EdgeConfig, checker: &mut Checker<'_>) {
         supervise.check(checker);
     }
     config.limits.check(checker);
+    config.admission.check(checker);
     telemetry::check(&config.telemetry, checker);
 }
 

@@ -1,12 +1,14 @@
 //! What is known of one request while it is answered.
 
 use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
 use tracing::Span;
 
 use crate::admission::request_class::RequestClass;
+use crate::live::Live;
 use crate::upstream::headers::Vouched;
 
 /// A request that a shard's death interrupts is tried this many times in all: twice is bad luck, thrice is its fault.
@@ -15,6 +17,8 @@ const MAX_INTERRUPTIONS: u32 = 3;
 /// One request and its answer.
 #[derive(Debug)]
 pub(crate) struct Exchange {
+    /// What was in force when the request arrived, and is for it until its end.
+    pub(crate) live: Arc<Live>,
     pub(crate) started: Instant,
     pub(crate) client: IpAddr,
     pub(crate) class: RequestClass,
@@ -38,8 +42,9 @@ pub(crate) struct Exchange {
 }
 
 impl Exchange {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(live: Arc<Live>) -> Self {
         Self {
+            live,
             started: Instant::now(),
             client: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
             class: RequestClass::Other,

@@ -3,18 +3,24 @@
 //! `listener → admission → routing → upstream`; `proxy` calls the last three, and they never call each other.
 
 mod admission;
+mod bans;
 mod chance;
 pub mod command;
 pub mod config;
+mod control;
 mod dev;
 mod exchange;
+mod gate;
 mod header_deadline;
 pub mod listener;
+mod live;
 mod metrics;
 mod proxy;
 mod redirect;
 mod refusal;
+mod reload;
 mod reply;
 mod routing;
 pub mod server;
+mod status;
 mod upstream;

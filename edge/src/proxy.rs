@@ -18,16 +18,19 @@ use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 use tokio::time::Instant;
 use tracing::{debug, info_span, warn};
 
-use crate::admission::request_class::{BodyLimits, RequestClass};
-use crate::admission::request_shape;
+use crate::admission::forwarded_for;
+use crate::admission::request_class::RequestClass;
+use crate::admission::request_shape::{self, Misshapen};
+use crate::bans::Bans;
 use crate::chance::Chance;
+use crate::config::policy::Feed;
 use crate::exchange::Exchange;
 use crate::header_deadline;
+use crate::live::Current;
 use crate::metrics::Metrics;
 use crate::refusal;
 use crate::reply::{CORS, Reply};
 use crate::routing::route_table::{Destination, key, route};
-use crate::routing::well_known::WellKnown;
 use crate::upstream::connect_error::is_crowded;
 use crate::upstream::headers::{Facts, Vouched, contract_headers, strip};
 use crate::upstream::pool::Pool;
@@ -39,14 +42,11 @@ const CROWDED_PAUSE: Duration = Duration::from_millis(5);
 
 /// What the endpoints with TLS do with a request.
 pub(crate) struct Proxy {
-    pub(crate) well_known: WellKnown,
+    /// Taken once by each request.
+    pub(crate) live: Current,
     pub(crate) pool: Arc<Pool>,
     pub(crate) secret: ClusterSecret,
-    pub(crate) body_limits: BodyLimits,
-    /// How long a client may send or take nothing within a body.
-    pub(crate) body_idle: Duration,
-    /// How long a request waits while no shard is healthy.
-    pub(crate) hold: Duration,
+    pub(crate) bans: Arc<Bans>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) chance: Chance,
     /// Whether a span of each request is worth its price.
@@ -58,15 +58,15 @@ impl ProxyHttp for Proxy {
     type CTX = Exchange;
 
     fn new_ctx(&self) -> Exchange {
-        Exchange::new()
+        Exchange::new(self.live.load_full())
     }
 
     /// None: the default would compress, and shards decide about that.
     fn init_downstream_modules(&self, _modules: &mut HttpModules) {}
 
-    async fn early_request_filter(&self, session: &mut Session, _exchange: &mut Exchange) -> Result<()> {
+    async fn early_request_filter(&self, session: &mut Session, exchange: &mut Exchange) -> Result<()> {
         header_deadline::header_arrived();
-        let idle = Some(self.body_idle);
+        let idle = Some(exchange.live.body_idle);
         session.set_read_timeout(idle);
         session.set_write_timeout(idle);
         session.set_total_drain_timeout(Some(DRAIN_REFUSED));
@@ -103,7 +103,7 @@ impl ProxyHttp for Proxy {
         if exchange.held_until.is_none() {
             self.metrics.held.inc();
         }
-        let deadline = exchange.hold(self.hold);
+        let deadline = exchange.hold(exchange.live.hold);
         if crowded {
             tokio::time::sleep(CROWDED_PAUSE).await;
         }
@@ -169,7 +169,7 @@ impl ProxyHttp for Proxy {
         }
         if let Some(verdict) = response.headers.get(VERDICT).and_then(|value| value.to_str().ok()) {
             match Verdict::parse(verdict) {
-                Some(verdict) => self.metrics.verdict(&verdict),
+                Some(verdict) => self.heed(&verdict, session, response, exchange),
                 None => warn!(verdict, "a shard gave a verdict that this version does not know"),
             }
         }
@@ -293,22 +293,35 @@ impl Proxy {
     /// Admits and routes. `Some` is an answer of the edge's own; `None` says that a shard is to answer.
     fn examine(&self, session: &mut Session, exchange: &mut Exchange) -> Result<Option<Reply>> {
         let request = session.req_header_mut();
+        exchange.client = forwarded_for::client(exchange.client, &request.headers, &exchange.live.trusted_proxies);
         strip(request);
         let host = host_of(request);
-        if let Err(misshapen) = request_shape::check(request.raw_path(), host.as_deref(), &request.headers) {
+        let most_fields = exchange.live.rules.connections.max_header_fields;
+        let shape = request_shape::check(request.raw_path(), host.as_deref(), &request.headers, most_fields);
+        if let Err(misshapen) = shape {
+            if misshapen == Misshapen::Framing {
+                self.bans.found(Feed::Smuggling, exchange.client);
+            }
             return Ok(Some(refusal::misshapen(misshapen)));
+        }
+        exchange.class = exchange.live.rules.classes.class(&request.method, request.uri.path());
+        if let Err(refused) = self.admit(request, exchange) {
+            return Ok(Some(refusal::refused(refused)));
         }
         if request.method == Method::OPTIONS {
             return Ok(Some(Reply::preflight()));
         }
         let affinity = match route(request.uri.path()) {
             Destination::Shard(affinity) => affinity,
-            Destination::ClientDocument => return Ok(Some(document(request, self.well_known.client.as_ref()))),
-            Destination::ServerDocument => return Ok(Some(document(request, self.well_known.server.as_ref()))),
+            Destination::ClientDocument => {
+                return Ok(Some(document(request, exchange.live.well_known.client.as_ref())));
+            }
+            Destination::ServerDocument => {
+                return Ok(Some(document(request, exchange.live.well_known.server.as_ref())));
+            }
             Destination::Nowhere => return Ok(Some(refusal::unrecognized())),
         };
-        exchange.class = RequestClass::of(&request.method, request.uri.path());
-        exchange.body_limit = self.body_limits.of(exchange.class);
+        exchange.body_limit = exchange.live.body_limits.of(exchange.class);
         if announced_length(request).is_some_and(|length| length > exchange.body_limit) {
             return Ok(Some(refusal::too_large(exchange)));
         }

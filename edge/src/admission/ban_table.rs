@@ -59,8 +59,7 @@ struct Bans {
 impl BanTable {
     /// Whether anything of `address` is banned.
     pub(crate) fn holds_address(&self, address: IpAddr, now_ms: u64) -> bool {
-        self.any.load(Ordering::Relaxed)
-            && self.bans.read().prefixes.around(address).any(|(_, ban)| ban.holds(now_ms))
+        self.any.load(Ordering::Relaxed) && self.bans.read().prefixes.around(address).any(|(_, ban)| ban.holds(now_ms))
     }
 
     /// Whether the server of this name is banned.
@@ -108,6 +107,12 @@ impl BanTable {
         removed
     }
 
+    /// How many there are, with those that have expired and are not forgotten yet.
+    pub(crate) fn len(&self) -> usize {
+        let bans = self.bans.read();
+        bans.prefixes.len() + bans.servers.len()
+    }
+
     /// Every ban that holds, the newest first.
     pub(crate) fn list(&self, now_ms: u64) -> Vec<Ban> {
         let bans = self.bans.read();
@@ -130,7 +135,7 @@ impl BanTable {
     }
 
     fn note_whether_any(&self, bans: &Bans) {
-        let any = bans.prefixes.iter().next().is_some() || !bans.servers.is_empty();
+        let any = bans.prefixes.len() + bans.servers.len() > 0;
         self.any.store(any, Ordering::Relaxed);
     }
 }

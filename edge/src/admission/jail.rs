@@ -114,6 +114,11 @@ impl Jails {
         sentences
     }
 
+    /// The ban of this jail for somebody whom it need not have counted.
+    pub(crate) fn convict(&self, jail: &Jail, offender: Offender, now_ms: u64) -> Sentence {
+        self.0.lock().sentence(jail, (jail.name.clone(), offender), now_ms)
+    }
+
     /// Takes over what is remembered of an earlier run or another edge.
     pub(crate) fn remember(&self, past: Past) {
         let mut state = self.0.lock();
@@ -132,7 +137,8 @@ impl Jails {
     }
 
     /// Everything that is remembered.
-    pub(crate) fn past(&self) -> Vec<Past> {
+    #[cfg(test)]
+    fn past(&self) -> Vec<Past> {
         self.0.lock().past.values().cloned().collect()
     }
 
@@ -140,10 +146,9 @@ impl Jails {
     pub(crate) fn counted(&self, jail: &Jail, now_ms: u64) -> Vec<(Offender, usize)> {
         let state = self.0.lock();
         let own = state.tallies.iter().filter(|((name, _), _)| *name == jail.name);
-        let first = now_ms.saturating_sub(jail.policy.findtime_seconds.saturating_mul(1_000));
-        let counted = own.map(|((_, offender), tally)| {
-            (offender.clone(), tally.iter().filter(|(when, _)| *when > first).count())
-        });
+        let findtime_ms = jail.policy.findtime_seconds.saturating_mul(1_000);
+        let counts = |(when, _): &&(u64, Option<u64>)| when.saturating_add(findtime_ms) > now_ms;
+        let counted = own.map(|((_, offender), tally)| (offender.clone(), tally.iter().filter(counts).count()));
         let mut counted: Vec<_> = counted.filter(|(_, count)| *count > 0).collect();
         counted.sort_by(|one, other| (other.1, &one.0).cmp(&(one.1, &other.0)));
         counted

@@ -5,7 +5,6 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use arc_swap::{ArcSwap, Guard};
 use gatehouse_shared::contract::token_routing_key;
 use governor::Quota;
 
@@ -32,10 +31,12 @@ use rules::Rules;
 /// So many buckets are kept at one time: about 5 MB when all are there.
 const MOST_BUCKETS_KEPT: usize = 200_000;
 
-/// What is decided by, and what has been counted so far.
+/// What has been counted so far. The policy is an argument of each decision and comes and goes with a reload, while all of
+/// this stays: bans, what jails have counted, what is remembered of offenders, and buckets, whose value is a time and
+/// means the same under any quota. A jail that is gone imposes nothing more; what it imposed holds until it expires or is
+/// lifted. A request that is being decided finishes by the policy that it began with.
 #[derive(Debug)]
 pub(crate) struct Admission {
-    rules: ArcSwap<Rules>,
     buckets: Buckets,
     pub(crate) bans: BanTable,
     pub(crate) jails: Jails,
@@ -63,39 +64,14 @@ pub(crate) enum Refused {
 }
 
 impl Admission {
-    pub(crate) fn new(rules: Rules) -> Self {
-        Self {
-            rules: ArcSwap::from_pointee(rules),
-            buckets: Buckets::new(MOST_BUCKETS_KEPT),
-            bans: BanTable::default(),
-            jails: Jails::default(),
-            live: Arc::default(),
-        }
-    }
-
-    /// Puts a new policy in the place of the old one, as a whole. Bans, what jails have counted, what is remembered of
-    /// offenders, and buckets stay: a bucket's value is a time, which means the same under any quota. A jail that is
-    /// gone imposes nothing more, but what it imposed holds until it expires or is lifted. Requests that are being
-    /// decided finish by the policy that they began with.
-    pub(crate) fn swap(&self, rules: Rules) {
-        self.rules.store(Arc::new(rules));
-    }
-
-    /// The policy of this moment.
-    pub(crate) fn rules(&self) -> Guard<Arc<Rules>> {
-        self.rules.load()
-    }
-
     /// Whether anything may come from `address` at all: asked at accept, before a byte is read.
-    pub(crate) fn may_come(&self, address: IpAddr, now_ms: u64) -> bool {
-        let rules = self.rules.load();
+    pub(crate) fn may_come(&self, rules: &Rules, address: IpAddr, now_ms: u64) -> bool {
         let unwelcome = || self.bans.holds_address(address, now_ms) || rules.is_denied(address);
         !unwelcome() || rules.is_exempt(address)
     }
 
     /// Whether a request may pass. `now` is the time since the edge started, `now_ms` the time of day.
-    pub(crate) fn admit(&self, asking: Asking<'_>, now: Duration, now_ms: u64) -> Result<(), Refused> {
-        let rules = self.rules.load();
+    pub(crate) fn admit(&self, rules: &Rules, asking: Asking<'_>, now: Duration, now_ms: u64) -> Result<(), Refused> {
         if let Some(origin) = asking.origin
             && (!rules.servers.may_talk(origin) || self.bans.holds_server(origin, now_ms))
         {
@@ -119,8 +95,7 @@ impl Admission {
     }
 
     /// Counts an offence, and says which bans it leads to. Who is banned already is not counted again.
-    pub(crate) fn hear(&self, offence: &Offence, now_ms: u64) -> Vec<Sentence> {
-        let rules = self.rules.load();
+    pub(crate) fn hear(&self, rules: &Rules, offence: &Offence, now_ms: u64) -> Vec<Sentence> {
         let server_is_banned = offence.server.as_deref().is_some_and(|server| self.bans.holds_server(server, now_ms));
         if server_is_banned || self.bans.holds_address(offence.client, now_ms) {
             return Vec::new();
@@ -135,10 +110,21 @@ impl Admission {
     }
 
     /// Frees the memory of what has no effect any more.
-    pub(crate) fn prune(&self, now: Duration, now_ms: u64) {
+    pub(crate) fn prune(&self, rules: &Rules, now: Duration, now_ms: u64) {
         self.buckets.prune(now);
         self.bans.prune(now_ms);
-        self.jails.prune(&self.rules.load().jails, now_ms);
+        self.jails.prune(&rules.jails, now_ms);
+    }
+}
+
+impl Default for Admission {
+    fn default() -> Self {
+        Self {
+            buckets: Buckets::new(MOST_BUCKETS_KEPT),
+            bans: BanTable::default(),
+            jails: Jails::default(),
+            live: Arc::default(),
+        }
     }
 }
 

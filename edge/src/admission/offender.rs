@@ -52,7 +52,8 @@ impl FromStr for Offender {
         }
         let fits = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b':' | b'[' | b']');
         // A name without a letter is a mistyped address.
-        let is_name = text.len() <= 255 && text.bytes().all(fits) && text.bytes().any(|byte| byte.is_ascii_alphabetic());
+        let is_name =
+            text.len() <= 255 && text.bytes().all(fits) && text.bytes().any(|byte| byte.is_ascii_alphabetic());
         if is_name { Ok(Self::server(text)) } else { Err(NoOffender(text.to_owned())) }
     }
 }

@@ -51,6 +51,10 @@ impl<V> PrefixMap<V> {
         })
     }
 
+    pub(crate) fn len(&self) -> usize {
+        self.values.len()
+    }
+
     pub(crate) fn contains(&self, address: IpAddr) -> bool {
         self.around(address).next().is_some()
     }

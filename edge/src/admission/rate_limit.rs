@@ -127,7 +127,8 @@ impl Buckets {
     }
 
     /// How many buckets are not full, as far as anybody has looked.
-    pub(crate) fn len(&self) -> usize {
+    #[cfg(test)]
+    fn len(&self) -> usize {
         self.parts.iter().map(|part| part.lock().len()).sum()
     }
 }
@@ -278,8 +279,7 @@ mod tests {
     #[test]
     fn threads_never_get_more_than_the_burst() {
         let buckets = Buckets::new(1_000);
-        let wants: Vec<Want> =
-            (0..4).map(|name| Want { key: buckets.key(name), quota: limit(1_000, 0.001) }).collect();
+        let wants: Vec<Want> = (0..4).map(|name| Want { key: buckets.key(name), quota: limit(1_000, 0.001) }).collect();
         let allowed = std::thread::scope(|scope| {
             let take = || (0..1_000).filter(|_| buckets.charge(&wants, START).is_ok()).count();
             let threads: Vec<_> = (0..4).map(|_| scope.spawn(take)).collect();

@@ -7,6 +7,7 @@ use gatehouse_shared::telemetry::{self, TelemetryConfig};
 use serde::{Deserialize, Serialize};
 
 mod admission;
+mod control;
 mod limits;
 mod listen;
 pub mod policy;
@@ -16,6 +17,7 @@ mod tls;
 mod upstream;
 
 pub use admission::{AdmissionConfig, NftablesConfig};
+pub use control::{ControlConfig, DEFAULT_SOCKET};
 pub use limits::LimitsConfig;
 pub use listen::ListenConfig;
 pub use server::ServerConfig;
@@ -42,6 +44,9 @@ pub struct EdgeConfig {
     /// Limits on what comes from outside.
     #[serde(default)]
     pub limits: LimitsConfig,
+    /// Where the operator's commands reach a running edge.
+    #[serde(default)]
+    pub control: ControlConfig,
     /// Limits and bans.
     #[serde(default)]
     pub admission: AdmissionConfig,
@@ -67,6 +72,7 @@ fn check(config: &EdgeConfig, checker: &mut Checker<'_>) {
         supervise.check(checker);
     }
     config.limits.check(checker);
+    config.control.check(checker);
     config.admission.check(checker);
     telemetry::check(&config.telemetry, checker);
 }

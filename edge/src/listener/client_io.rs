@@ -163,12 +163,14 @@ impl<S: IO> AsyncRead for ClientIo<S> {
             timer.as_mut().reset(due);
         }
         ready!(timer.as_mut().poll(cx));
+        this.deadline.expire();
         Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the request's header took too long")))
     }
 }
 
 impl<S: IO> AsyncWrite for ClientIo<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        self.deadline.answering();
         Pin::new(&mut self.inner).poll_write(cx, buf)
     }
 
@@ -185,6 +187,7 @@ impl<S: IO> AsyncWrite for ClientIo<S> {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        self.deadline.answering();
         Pin::new(&mut self.inner).poll_write_vectored(cx, bufs)
     }
 

@@ -26,7 +26,8 @@ fn the_example_says_something_about_every_key() {
         let at = at.unwrap_or_else(|| panic!("conf/policy.toml leaves {key} out"));
         assert!(lines[at - 1].starts_with('#'), "conf/policy.toml says nothing about {key}");
     }
-    let Some(serde_json::Value::Object(jails)) = serde_json::to_value(Policy::default()).unwrap().get_mut("jails").cloned()
+    let Some(serde_json::Value::Object(jails)) =
+        serde_json::to_value(Policy::default()).unwrap().get_mut("jails").cloned()
     else {
         panic!("jails are a table")
     };

@@ -9,6 +9,8 @@ use crate::admission::jail::Offence;
 use crate::admission::{Asking, Refused};
 use crate::config::policy::Feed;
 use crate::exchange::Exchange;
+use crate::listener::client_io::ConnectionEnd;
+use crate::pace::Awaited;
 use crate::proxy::Proxy;
 use crate::routing::route_table::{access_token, x_matrix_origin};
 
@@ -30,6 +32,28 @@ impl Proxy {
             }
         }
         admitted
+    }
+
+    /// A shard is there to take the body: from now on the client has to send it.
+    pub(crate) fn await_body(&self, session: &mut Session, exchange: &mut Exchange) {
+        let Some(pace) = exchange.live.pace.filter(|_| exchange.awaited.is_none() && !session.is_body_done()) else {
+            return;
+        };
+        // HTTP/1.1 has a limit on the wait for the next bytes; a stream of HTTP/2 has none, and shares its connection.
+        let end = if session.is_http2() { session.digest().and_then(ConnectionEnd::of) } else { None };
+        exchange.awaited = Some(Awaited::new(pace, end));
+    }
+
+    /// Whether the body still comes fast enough, with so many more bytes and perhaps its end.
+    pub(crate) fn keeps_pace(&self, bytes: usize, end: bool, exchange: &mut Exchange) -> bool {
+        let keeps_pace = exchange.awaited.as_ref().is_none_or(|awaited| awaited.receive(bytes));
+        if !keeps_pace {
+            self.bans.found(Feed::SlowBody, exchange.client);
+        }
+        if end || !keeps_pace {
+            exchange.awaited = None;
+        }
+        keeps_pace
     }
 
     /// Counts a verdict of the shard, and has the jails hear it.

@@ -16,6 +16,7 @@ mod header_deadline;
 pub mod listener;
 mod live;
 mod metrics;
+mod pace;
 mod proxy;
 mod redirect;
 mod refusal;

@@ -13,6 +13,7 @@ use crate::admission::prefix_map::PrefixMap;
 use crate::admission::request_class::BodyLimits;
 use crate::admission::rules::Rules;
 use crate::config::EdgeConfig;
+use crate::pace::Pace;
 use crate::routing::well_known::WellKnown;
 
 /// What one configuration comes to.
@@ -27,6 +28,8 @@ pub(crate) struct Live {
     pub(crate) body_limits: BodyLimits,
     /// How long a client may send or take nothing within a body.
     pub(crate) body_idle: Duration,
+    /// The slowest pace of bodies that is borne.
+    pub(crate) pace: Option<Pace>,
     /// How long a request waits while no shard is healthy.
     pub(crate) hold: Duration,
 }
@@ -52,6 +55,7 @@ impl Live {
             well_known: WellKnown::new(config.server.base_url.as_deref(), config.server.federation_address.as_deref()),
             body_limits: BodyLimits { upload: config.limits.max_upload_bytes },
             body_idle: Duration::from_secs(config.limits.body_idle_seconds),
+            pace: Pace::new(&policy.connections),
             hold: Duration::from_secs(config.upstream.hold_seconds),
             config,
         })

@@ -68,7 +68,7 @@ impl ProxyHttp for Proxy {
         header_deadline::header_arrived();
         let idle = Some(exchange.live.body_idle);
         session.set_read_timeout(idle);
-        session.set_write_timeout(idle);
+        session.set_write_timeout(exchange.live.pace.map_or(idle, |pace| Some(pace.longest_write())));
         session.set_total_drain_timeout(Some(DRAIN_REFUSED));
         Ok(())
     }
@@ -117,9 +117,12 @@ impl ProxyHttp for Proxy {
         &self,
         session: &mut Session,
         body: &mut Option<Bytes>,
-        _end: bool,
+        end: bool,
         exchange: &mut Exchange,
     ) -> Result<()> {
+        if !self.keeps_pace(body.as_ref().map_or(0, Bytes::len), end, exchange) {
+            return Error::e_explain(ErrorType::HTTPStatus(408), "the body comes too slowly");
+        }
         // What a WebSocket sends is no body.
         if session.was_upgraded() || body.as_ref().is_none_or(|chunk| exchange.pass_body(chunk.len())) {
             return Ok(());
@@ -129,10 +132,11 @@ impl ProxyHttp for Proxy {
 
     async fn upstream_request_filter(
         &self,
-        _session: &mut Session,
+        session: &mut Session,
         request: &mut RequestHeader,
         exchange: &mut Exchange,
     ) -> Result<()> {
+        self.await_body(session, exchange);
         match &exchange.vouched {
             Some(vouched) => vouched.put_on(request),
             None => Error::e_explain(ErrorType::InternalError, "a request was routed before it was examined"),

@@ -60,6 +60,10 @@ pub(crate) fn too_large(exchange: &Exchange) -> Reply {
     Reply::error(StatusCode::PAYLOAD_TOO_LARGE, "M_TOO_LARGE", &message)
 }
 
+fn too_slow() -> Reply {
+    Reply::error(StatusCode::REQUEST_TIMEOUT, "M_UNKNOWN", "The body of the request took too long")
+}
+
 /// What a failed request gets; `None` when the client is gone.
 pub(crate) fn failure(error: &Error, exchange: &Exchange) -> Option<Reply> {
     use ErrorType::{
@@ -71,11 +75,10 @@ pub(crate) fn failure(error: &Error, exchange: &Exchange) -> Option<Reply> {
         || Reply::busy(exchange.retry_after.unwrap_or(RETRY_UNAVAILABLE), "The server is busy; try again soon");
     Some(match (error.etype(), error.esource()) {
         (HTTPStatus(413), _) => too_large(exchange),
+        (HTTPStatus(408), _) => too_slow(),
         (HTTPStatus(429), _) | (ConnectError | ConnectNoRoute | ConnectRefused | ConnectTimedout, _) => unavailable(),
         (ReadError | WriteError | ConnectionClosed | WriteTimedout, ErrorSource::Downstream) => return None,
-        (ReadTimedout, ErrorSource::Downstream) => {
-            Reply::error(StatusCode::REQUEST_TIMEOUT, "M_UNKNOWN", "The body of the request took too long")
-        }
+        (ReadTimedout, ErrorSource::Downstream) => too_slow(),
         (_, ErrorSource::Downstream) => bad_request("The request is not HTTP as it should be"),
         (_, ErrorSource::Upstream) => Reply::error(
             StatusCode::BAD_GATEWAY,

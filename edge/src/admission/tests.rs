@@ -105,3 +105,46 @@ fn private_networks_are_never_counted() {
         }
     }
 }
+
+/// `cargo test --release -p gatehouse --lib price_of_a_decision -- --ignored --nocapture`
+#[test]
+#[ignore = "measures and asserts nothing"]
+fn price_of_a_decision() {
+    const REQUESTS: u32 = 1_000_000;
+    const CLIENTS: u32 = 10_000;
+    let policy = |exempt: &[&str]| {
+        let exempt = exempt.iter().map(|prefix| prefix.parse().unwrap()).collect();
+        policy(|policy| {
+            policy.addresses.exempt = exempt;
+            policy.classes.send.origin = policy.classes.send.user;
+        })
+    };
+    let requests: Vec<(IpAddr, String)> = (0..CLIENTS)
+        .map(|number| (IpAddr::from((0x0a00_0000 + number).to_be_bytes()), format!("gh_{number:08x}_token")))
+        .collect();
+    let measure = |what: &str, admission: &Admission, rules: &Rules, claims: bool| {
+        let start = std::time::Instant::now();
+        for number in 0..REQUESTS {
+            let (client, token) = &requests[(number % CLIENTS) as usize];
+            let asking = Asking {
+                client: *client,
+                class: RequestClass::Send,
+                token: claims.then_some(token),
+                origin: claims.then_some("example.org"),
+            };
+            // Each client asks once in a tenth of a second, so that every bucket is charged and none is empty.
+            let now = Duration::from_micros(u64::from(number) * 10);
+            assert!(admission.admit(rules, asking, now, 1).is_ok());
+        }
+        println!("{what}: {} ns a request", start.elapsed().as_nanos() / u128::from(REQUESTS));
+    };
+    measure("an exempt client", &Admission::default(), &policy(&["10.0.0.0/8"]), true);
+    measure("one bucket", &Admission::default(), &policy(&[]), false);
+    measure("four buckets", &Admission::default(), &policy(&[]), true);
+    let admission = Admission::default();
+    for number in 0..CLIENTS {
+        let offender = offender::Offender::Prefix(ipnet::IpNet::from(IpAddr::from(number.to_be_bytes())));
+        admission.bans.insert(ban_table::Ban { offender, jail: "test".to_owned(), since_ms: 0, until_ms: None });
+    }
+    measure("four buckets beside ten thousand bans", &admission, &policy(&[]), true);
+}

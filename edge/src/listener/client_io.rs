@@ -10,15 +10,18 @@ use std::task::{Context, Poll, ready};
 use std::time::SystemTime;
 
 use async_trait::async_trait;
+use http::StatusCode;
 use pingora_core::protocols::raw_connect::ProxyDigest;
 use pingora_core::protocols::tls::SslDigest;
 use pingora_core::protocols::{
-    ALPN, GetProxyDigest, GetSocketDigest, GetTimingDigest, IO, Peek, Shutdown, SocketDigest, Ssl, TimingDigest,
-    UniqueID, UniqueIDType,
+    ALPN, Digest, GetProxyDigest, GetSocketDigest, GetTimingDigest, IO, Peek, Shutdown, SocketDigest, Ssl,
+    TimingDigest, UniqueID, UniqueIDType,
 };
+use pingora_http::ResponseHeader;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, BufWriter, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Sleep, sleep_until};
+use tokio_util::sync::CancellationToken;
 
 use crate::header_deadline::HeaderDeadline;
 
@@ -129,14 +132,36 @@ pub(crate) struct ClientIo<S> {
     inner: S,
     deadline: HeaderDeadline,
     timer: Option<Pin<Box<Sleep>>>,
+    /// How a stream of HTTP/2 may end the connection.
+    end: Option<Arc<ProxyDigest>>,
 }
 
 impl<S: IO> ClientIo<S> {
-    pub(crate) fn new(inner: S, mut deadline: HeaderDeadline) -> Self {
-        if matches!(inner.selected_alpn_proto(), Some(ALPN::H2)) {
+    /// Whoever holds `end` may end the connection.
+    pub(crate) fn new(inner: S, mut deadline: HeaderDeadline, end: &CancellationToken) -> Self {
+        let speaks_http2 = matches!(inner.selected_alpn_proto(), Some(ALPN::H2));
+        if speaks_http2 {
             deadline.expect_preface();
         }
-        Self { inner, deadline, timer: None }
+        let end = speaks_http2.then(|| ConnectionEnd(end.clone()).into_digest()).flatten();
+        Self { inner, deadline, timer: None, end }
+    }
+}
+
+/// The way from a request to its connection. Pingora hands a connection's digests to each of its requests; the one about
+/// proxies on the way has room for a value of ours.
+pub(crate) struct ConnectionEnd(CancellationToken);
+
+impl ConnectionEnd {
+    fn into_digest(self) -> Option<Arc<ProxyDigest>> {
+        let unused = ResponseHeader::build_no_case(StatusCode::OK, Some(0)).ok()?;
+        Some(Arc::new(ProxyDigest::new(Box::new(unused), Some(Box::new(self)))))
+    }
+
+    /// What cancels the connection of a request.
+    pub(crate) fn of(digest: &Digest) -> Option<CancellationToken> {
+        let value = digest.proxy_digest.as_ref()?.user_data.as_ref()?;
+        value.downcast_ref::<Self>().map(|end| end.0.clone())
     }
 }
 
@@ -229,7 +254,7 @@ impl<S: IO> GetTimingDigest for ClientIo<S> {
 
 impl<S: IO> GetProxyDigest for ClientIo<S> {
     fn get_proxy_digest(&self) -> Option<Arc<ProxyDigest>> {
-        self.inner.get_proxy_digest()
+        self.end.clone()
     }
 }
 

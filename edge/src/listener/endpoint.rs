@@ -210,9 +210,14 @@ impl<A: ServerApp + Send + Sync + 'static> Endpoint<A> {
     async fn speak_http<S: IO + 'static>(&self, stream: S, client: IpAddr) {
         let progress = Arc::new(HeaderProgress::default());
         let deadline = HeaderDeadline::new(progress.clone(), self.shared.header_within);
-        let stream = Box::new(ClientIo::new(stream, deadline));
+        let end = CancellationToken::new();
+        let stream = Box::new(ClientIo::new(stream, deadline, &end));
         // An application that hands the connection back has nothing more to do with it.
-        drop(progress.clone().within(self.app.process_new(stream, &self.shared.stopping)).await);
+        tokio::select! {
+            biased;
+            () = end.cancelled() => self.shared.bans.found(Feed::SlowBody, client),
+            _ = progress.clone().within(self.app.process_new(stream, &self.shared.stopping)) => {}
+        }
         if progress.was_overdue() {
             self.shared.bans.found(Feed::SlowHeader, client);
         }

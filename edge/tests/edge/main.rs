@@ -19,6 +19,7 @@ mod policy;
 mod proxy_protocol;
 mod reload;
 mod retries;
+mod slow_clients;
 mod supervision;
 mod telemetry;
 mod tls;

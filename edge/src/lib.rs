@@ -26,4 +26,6 @@ mod routing;
 pub mod server;
 mod server_name;
 mod status;
+mod systemd;
+pub mod upgrade;
 mod upstream;

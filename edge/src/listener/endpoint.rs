@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use gatehouse_shared::clock::Clock;
 use gatehouse_shared::net::client_ip::canonical;
-use pingora_core::apps::ServerApp;
+use pingora_core::apps::{HttpServerApp, ServerApp as _};
 use pingora_core::listeners::tls::Acceptor;
-use pingora_core::protocols::IO;
+use pingora_core::protocols::{ALPN, IO, Ssl as _};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
@@ -17,6 +17,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
 use super::client_io::{ClientIo, ClientSocket};
+use super::http2;
 use super::proxy_protocol::{self, Announced};
 use crate::admission::connection_limit::Counted;
 use crate::admission::prefix_map::PrefixMap;
@@ -80,7 +81,7 @@ pub(crate) struct Endpoint<A> {
     pub(crate) shared: Shared,
 }
 
-impl<A: ServerApp + Send + Sync + 'static> Endpoint<A> {
+impl<A: HttpServerApp + Send + Sync + 'static> Endpoint<A> {
     /// Accepts until the edge stops.
     pub(crate) async fn accept(self: Arc<Self>, listener: TcpListener) {
         loop {
@@ -212,12 +213,19 @@ impl<A: ServerApp + Send + Sync + 'static> Endpoint<A> {
         let deadline = HeaderDeadline::new(progress.clone(), self.shared.header_within);
         let end = CancellationToken::new();
         let stream = Box::new(ClientIo::new(stream, deadline, &end));
-        // An application that hands the connection back has nothing more to do with it.
-        tokio::select! {
-            biased;
-            () = end.cancelled() => self.shared.bans.found(Feed::SlowBody, client),
-            _ = progress.clone().within(self.app.process_new(stream, &self.shared.stopping)) => {}
+        if matches!(stream.selected_alpn_proto(), Some(ALPN::H2)) {
+            tokio::select! {
+                biased;
+                () = end.cancelled() => self.shared.bans.found(Feed::SlowBody, client),
+                () = http2::serve(&self.app, stream, &self.shared.stopping) => {}
+            }
+            if progress.was_overdue() {
+                self.shared.bans.found(Feed::SlowHeader, client);
+            }
+            return;
         }
+        // An application that hands the connection back has nothing more to do with it.
+        drop(progress.clone().within(self.app.process_new(stream, &self.shared.stopping)).await);
         if progress.was_overdue() {
             self.shared.bans.found(Feed::SlowHeader, client);
         }

@@ -5,5 +5,6 @@ pub mod certificates;
 pub(crate) mod client_io;
 pub mod development_ca;
 pub(crate) mod endpoint;
+mod http2;
 pub mod proxy_protocol;
 pub(crate) mod tls;

@@ -63,6 +63,8 @@ async fn every_command_helps() {
         &["ban", "--help"],
         &["unban", "--help"],
         &["jail", "--help"],
+        &["shards", "restart", "--help"],
+        &["upgrade", "--help"],
     ] {
         let (code, told) = output(arguments).await;
         assert!(code == Some(0) && told.contains("Usage: gatehouse"), "{told}");

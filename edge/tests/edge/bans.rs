@@ -33,6 +33,7 @@ async fn the_fifth_failed_login_bans_at_once_and_cuts_what_is_open() {
     let mut neighbour = edge.from("127.0.0.67").await;
     let mut polling = Connection::http2_over(tcp_from("127.0.0.66", edge.https).await, &edge.ca).await;
     assert_eq!(idle.send(versions()).await.unwrap().status, 200);
+    patiently("the first request", edge.shard().taken.notified()).await;
     let never = Arc::new(Notify::new());
     edge.shard().order(Order::Wait(never.clone()));
     let poll = tokio::spawn(async move { polling.send(request("GET", "/_matrix/client/v3/sync", "")).await });
@@ -41,7 +42,7 @@ async fn the_fifth_failed_login_bans_at_once_and_cuts_what_is_open() {
     edge.offend("127.0.0.66", FAILED, 4).await;
     assert!(!edge.drops("127.0.0.66").await, "four are not five");
     edge.offend("127.0.0.66", FAILED, 1).await;
-    assert!(edge.drops("127.0.0.66").await);
+    dropped(&edge, "127.0.0.66", true).await;
     assert!(patiently("the cut of the long poll", poll).await.unwrap().is_err());
     assert!(patiently("the cut of the idle connection", idle.send(versions())).await.is_err());
     assert_eq!(neighbour.send(versions()).await.unwrap().status, 200, "the neighbour noticed");
@@ -159,7 +160,7 @@ async fn garbage_in_the_place_of_tls_bans() {
         let mut rest = Vec::new();
         let _ = patiently("the end", tokio::io::AsyncReadExt::read_to_end(&mut tcp, &mut rest)).await;
     }
-    assert!(edge.drops("127.0.0.6").await);
+    dropped(&edge, "127.0.0.6", true).await;
     for _ in 0..3 {
         let tcp = tcp_from("127.0.0.7", edge.https).await;
         let mut stream = crate::client::tls_over(tcp, &edge.ca, "localhost", &[b"http/1.1"]).await.unwrap();
@@ -167,12 +168,7 @@ async fn garbage_in_the_place_of_tls_bans() {
         let mut rest = Vec::new();
         let _ = patiently("the end", tokio::io::AsyncReadExt::read_to_end(&mut stream, &mut rest)).await;
     }
-    patiently("the ban", async {
-        while !edge.drops("127.0.0.7").await {
-            tokio::task::yield_now().await;
-        }
-    })
-    .await;
+    dropped(&edge, "127.0.0.7", true).await;
 }
 
 #[tokio::test]
@@ -194,7 +190,8 @@ async fn a_ban_survives_a_killed_edge() {
     edge.signal("KILL");
     edge.ended().await;
     let edge = policy.edge(&state).await;
-    assert!(edge.drops("127.0.0.66").await && edge.drops("127.0.0.68").await);
+    dropped(&edge, "127.0.0.66", true).await;
+    dropped(&edge, "127.0.0.68", true).await;
     assert!(!edge.drops("127.0.0.69").await);
     // The history survives as well: the second ban lasts twice as long.
     assert_eq!(edge.command(&["unban", "127.0.0.68"]).await.code, Some(0));
@@ -211,7 +208,8 @@ async fn operators_ban_look_and_lift() {
     let told = edge.command(&["ban", "127.0.0.64/29", "--for", "1h30m"]).await;
     assert_eq!((told.code, told.stdout.as_str()), (Some(0), "127.0.0.64/29 is banned for 1h30m\n"));
     assert!(patiently("the cut", open.send(versions())).await.is_err());
-    assert!(edge.drops("127.0.0.66").await && !edge.drops("127.0.0.72").await);
+    dropped(&edge, "127.0.0.66", true).await;
+    assert!(!edge.drops("127.0.0.72").await);
     let bans = edge.command(&["bans", "--json"]).await.json();
     assert_eq!((&bans[0]["offender"], &bans[0]["jail"]), (&"127.0.0.64/29".into(), &"operator".into()));
     let refused = edge.command(&["unban", "127.0.0.66"]).await;
@@ -240,22 +238,23 @@ async fn two_edges_share_their_bans_and_work_on_without_the_database() {
         shares(edge, 1).await;
     }
     one.offend("127.0.0.66", FAILED, 5).await;
-    patiently("the other edge's ban", dropped(&two, "127.0.0.66", true)).await;
+    dropped(&two, "127.0.0.66", true).await;
     assert_eq!(two.command(&["unban", "127.0.0.66"]).await.code, Some(0));
-    patiently("the other edge's lift", dropped(&one, "127.0.0.66", false)).await;
+    dropped(&one, "127.0.0.66", false).await;
 
     postgres.crash();
     one.offend("127.0.0.67", FAILED, 5).await;
-    assert!(one.drops("127.0.0.67").await, "an edge bans without the database");
+    // An edge bans without the database.
+    dropped(&one, "127.0.0.67", true).await;
     assert_eq!(two.ask_from("127.0.0.68", versions()).await.status, 200);
     postgres.resume();
     for edge in [&one, &two] {
         shares(edge, 2).await;
     }
-    patiently("what happened meanwhile", dropped(&two, "127.0.0.67", true)).await;
+    dropped(&two, "127.0.0.67", true).await;
     // An edge that comes later learns of it too.
     let three = policy.edge(&shared).await;
-    patiently("what happened before", dropped(&three, "127.0.0.67", true)).await;
+    dropped(&three, "127.0.0.67", true).await;
 }
 
 async fn shares(edge: &Edge, times: usize) {
@@ -267,10 +266,14 @@ async fn shares(edge: &Edge, times: usize) {
     .await;
 }
 
+/// Waits until connections of `client` are dropped, or are not.
 async fn dropped(edge: &Edge, client: &str, expected: bool) {
-    while edge.drops(client).await != expected {
-        tokio::task::yield_now().await;
-    }
+    patiently("the ban or its end", async {
+        while edge.drops(client).await != expected {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
 }
 
 /// A network namespace of this test's own, for its packet filter.
@@ -367,6 +370,6 @@ async fn the_address_in_the_clear_drops_them_as_well() {
     let policy = Policy::new(LOGIN);
     let edge = policy.edge("").await;
     edge.command(&["ban", "127.0.0.66"]).await;
-    assert!(edge.drops_at("127.0.0.66", edge.http).await);
+    patiently("the reset", async { while !edge.drops_at("127.0.0.66", edge.http).await {} }).await;
     assert!(!edge.drops_at("127.0.0.67", edge.http).await);
 }

@@ -9,6 +9,7 @@ use tracing::Span;
 
 use crate::admission::request_class::RequestClass;
 use crate::live::Live;
+use crate::pace::Awaited;
 use crate::upstream::headers::Vouched;
 use crate::upstream::pool::Passage;
 
@@ -29,6 +30,8 @@ pub(crate) struct Exchange {
     /// How many bytes of body are allowed, and how many this attempt has passed on.
     pub(crate) body_limit: u64,
     pub(crate) body_passed: u64,
+    /// The body, from when a shard can take it until all of it has come.
+    pub(crate) awaited: Option<Awaited>,
     pub(crate) vouched: Option<Vouched>,
     /// Until when the request waits for a healthy shard; set when it first has to.
     pub(crate) held_until: Option<Instant>,
@@ -55,6 +58,7 @@ impl Exchange {
             key: 0,
             body_limit: 0,
             body_passed: 0,
+            awaited: None,
             vouched: None,
             held_until: None,
             attempts: 0,

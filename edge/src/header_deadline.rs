@@ -16,12 +16,26 @@ tokio::task_local! {
 pub(crate) struct HeaderProgress {
     arrived: AtomicBool,
     answered: AtomicU32,
+    /// A header that had begun was not complete in time.
+    overdue: AtomicBool,
+    /// Something was answered to what is no header.
+    refused: AtomicBool,
 }
 
 impl HeaderProgress {
     /// Runs the connection's task so that [`header_arrived`] and [`header_expected`] find this.
     pub(crate) async fn within<F: Future>(self: Arc<Self>, task: F) -> F::Output {
         CONNECTION.scope(self, task).await
+    }
+
+    /// Whether the connection ended over a header that was sent too slowly.
+    pub(crate) fn was_overdue(&self) -> bool {
+        self.overdue.load(Ordering::Relaxed)
+    }
+
+    /// Whether the connection ended over a header that the proxy never got to see, because it is none.
+    pub(crate) fn was_refused(&self) -> bool {
+        self.refused.load(Ordering::Relaxed)
     }
 
     fn owes_header(&self) -> bool {
@@ -53,6 +67,8 @@ pub(crate) struct HeaderDeadline {
     progress: Arc<HeaderProgress>,
     within: Duration,
     answered: u32,
+    /// Bytes of the header that is awaited have come.
+    begun: bool,
     state: State,
 }
 
@@ -71,7 +87,7 @@ enum State {
 impl HeaderDeadline {
     /// For HTTP/1.1.
     pub(crate) fn new(progress: Arc<HeaderProgress>, within: Duration) -> Self {
-        Self { progress, within, answered: 0, state: State::Due(Instant::now() + within) }
+        Self { progress, within, answered: 0, begun: false, state: State::Due(Instant::now() + within) }
     }
 
     /// HTTP/2 was agreed on: only its preface is due.
@@ -82,6 +98,7 @@ impl HeaderDeadline {
     /// So many bytes arrived.
     pub(crate) fn received(&mut self, bytes: usize) {
         self.rest_between_requests();
+        self.begun |= bytes > 0;
         match &mut self.state {
             State::Idle if self.progress.owes_header() => self.state = State::Due(Instant::now() + self.within),
             State::Preface { missing, .. } if *missing <= bytes => self.state = State::Off,
@@ -100,10 +117,24 @@ impl HeaderDeadline {
         }
     }
 
+    /// Something is written to the client.
+    pub(crate) fn answering(&mut self) {
+        if self.begun && matches!(self.state, State::Due(_)) && self.progress.owes_header() {
+            self.progress.refused.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// The time is up.
+    pub(crate) fn expire(&mut self) {
+        // Browsers open connections that they may never use; only who begins has to end.
+        self.progress.overdue.store(self.begun, Ordering::Relaxed);
+    }
+
     fn rest_between_requests(&mut self) {
         let answered = self.progress.answered.load(Ordering::Relaxed);
         if answered != self.answered {
             self.answered = answered;
+            self.begun = false;
             self.state = State::Idle;
         }
     }
@@ -133,6 +164,27 @@ mod tests {
                 assert_eq!(deadline.due(), Some(start + Duration::from_secs(60) + within));
             })
             .await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_a_connection_ended_over_is_known() {
+        let deadline = || HeaderDeadline::new(Arc::default(), Duration::from_secs(15));
+        let mut silent = deadline();
+        silent.expire();
+        assert!(!silent.progress.was_overdue(), "a connection that was opened ahead is no offence");
+        let mut slow = deadline();
+        slow.received(1);
+        slow.expire();
+        assert!(slow.progress.was_overdue() && !slow.progress.was_refused());
+        let mut refused = deadline();
+        refused.received(1);
+        refused.answering();
+        assert!(refused.progress.was_refused());
+        let mut answered = deadline();
+        answered.received(1);
+        answered.progress.arrived.store(true, Ordering::Relaxed);
+        answered.answering();
+        assert!(!answered.progress.was_refused());
     }
 
     #[tokio::test(start_paused = true)]

@@ -3,6 +3,7 @@
 //! `listener → admission → routing → upstream`; `proxy` calls the last three, and they never call each other.
 
 mod admission;
+mod bans;
 mod chance;
 pub mod command;
 pub mod config;
@@ -12,10 +13,12 @@ pub mod doctor;
 mod exchange;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
+mod gate;
 mod header_deadline;
 pub mod listener;
 mod live;
 mod metrics;
+mod pace;
 mod proxy;
 mod redirect;
 mod refusal;

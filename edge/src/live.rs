@@ -7,9 +7,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use gatehouse_shared::config::ConfigError;
 
+use crate::admission::prefix_map::PrefixMap;
 use crate::admission::request_class::BodyLimits;
+use crate::admission::rules::Rules;
 use crate::config::EdgeConfig;
+use crate::pace::Pace;
 use crate::routing::well_known::WellKnown;
 
 /// What one configuration comes to.
@@ -17,9 +21,15 @@ use crate::routing::well_known::WellKnown;
 pub(crate) struct Live {
     pub(crate) config: Arc<EdgeConfig>,
     pub(crate) well_known: WellKnown,
+    /// Limits and jails.
+    pub(crate) rules: Arc<Rules>,
+    /// Whose `X-Forwarded-For` is believed.
+    pub(crate) trusted_proxies: PrefixMap<()>,
     pub(crate) body_limits: BodyLimits,
     /// How long a client may send or take nothing within a body.
     pub(crate) body_idle: Duration,
+    /// The slowest pace of bodies that is borne.
+    pub(crate) pace: Option<Pace>,
     /// How long a request waits while no shard is healthy.
     pub(crate) hold: Duration,
 }
@@ -29,15 +39,23 @@ pub(crate) type Current = Arc<ArcSwap<Live>>;
 
 /// Why a configuration that was read cannot be put to use.
 #[derive(Debug, thiserror::Error)]
-pub enum LiveError {}
+pub enum LiveError {
+    /// The policy cannot be used.
+    #[error("cannot use the policy (admission.policy)")]
+    Policy(#[from] ConfigError),
+}
 
 impl Live {
     /// Makes everything that `config` asks for; changes nothing yet.
     pub(crate) fn prepare(config: Arc<EdgeConfig>) -> Result<Self, LiveError> {
+        let policy = config.admission.load_policy()?;
         Ok(Self {
+            rules: Arc::new(Rules::new(&policy)),
+            trusted_proxies: config.admission.trusted_proxies.iter().copied().collect(),
             well_known: WellKnown::new(config.server.base_url.as_deref(), config.server.federation_address.as_deref()),
             body_limits: BodyLimits { upload: config.limits.max_upload_bytes },
             body_idle: Duration::from_secs(config.limits.body_idle_seconds),
+            pace: Pace::new(&policy.connections),
             hold: Duration::from_secs(config.upstream.hold_seconds),
             config,
         })

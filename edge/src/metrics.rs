@@ -10,6 +10,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 
+use crate::admission::Refused;
 use crate::admission::request_class::RequestClass;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -38,6 +39,17 @@ struct VerdictLabels {
     verdict: &'static str,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ReasonLabels {
+    reason: &'static str,
+}
+
+/// Jails are named by the policy, so there are few.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct JailLabels {
+    jail: String,
+}
+
 const STATUSES: [&str; 6] = ["none", "1xx", "2xx", "3xx", "4xx", "5xx"];
 
 /// Everything that is counted across the edge.
@@ -49,11 +61,15 @@ pub(crate) struct Metrics {
     pub(crate) held: Counter,
     /// Attempts after the first.
     pub(crate) retries: Counter,
-    connections: [Family<ListenerLabels, Counter>; 3],
+    connections: [Family<ListenerLabels, Counter>; 4],
     open_connections: Family<ListenerLabels, Gauge>,
     shards_healthy: Family<ShardLabels, Gauge>,
     shard_starts: Family<ShardLabels, Counter>,
     verdicts: Family<VerdictLabels, Counter>,
+    refusals: Family<ReasonLabels, Counter>,
+    imposed: Family<JailLabels, Counter>,
+    /// Bans in force.
+    pub(crate) bans: Gauge,
 }
 
 /// What one listener counts.
@@ -61,6 +77,7 @@ pub(crate) struct Metrics {
 pub(crate) struct Connections {
     pub(crate) opened: Counter,
     pub(crate) refused: Counter,
+    pub(crate) banned: Counter,
     pub(crate) failed_handshakes: Counter,
     pub(crate) open: Gauge,
 }
@@ -87,8 +104,11 @@ impl Metrics {
             shards_healthy: Family::default(),
             shard_starts: Family::default(),
             verdicts: Family::default(),
+            refusals: Family::default(),
+            imposed: Family::default(),
+            bans: Gauge::default(),
         };
-        let [opened, refused, failed] = metrics.connections.clone();
+        let [opened, refused, banned, failed] = metrics.connections.clone();
         registry.register("requests", "Requests answered", requests);
         registry.register(
             "request_duration_seconds",
@@ -99,11 +119,15 @@ impl Metrics {
         registry.register("request_retries", "Attempts after the first", metrics.retries.clone());
         registry.register("connections_opened", "Connections accepted", opened);
         registry.register("connections_refused", "Connections refused because all places were taken", refused);
+        registry.register("connections_banned", "Connections dropped because their address is banned", banned);
         registry.register("failed_handshakes", "TLS handshakes that failed", failed);
         registry.register("connections_open", "Connections open now", metrics.open_connections.clone());
         registry.register("shard_healthy", "1 while the shard takes requests", metrics.shards_healthy.clone());
         registry.register("shard_starts", "Starts of a supervised shard", metrics.shard_starts.clone());
         registry.register("verdicts", "Verdicts that shards gave", metrics.verdicts.clone());
+        registry.register("requests_refused", "Requests that the policy did not let pass", metrics.refusals.clone());
+        registry.register("bans_imposed", "Bans that jails imposed", metrics.imposed.clone());
+        registry.register("bans", "Bans in force", metrics.bans.clone());
         metrics
     }
 
@@ -115,9 +139,10 @@ impl Metrics {
 
     pub(crate) fn listener(&self, listener: &'static str) -> Connections {
         let labels = ListenerLabels { listener };
-        let [opened, refused, failed] = self.connections.each_ref().map(|family| family.get_or_create(&labels).clone());
+        let [opened, refused, banned, failed] =
+            self.connections.each_ref().map(|family| family.get_or_create(&labels).clone());
         let open = self.open_connections.get_or_create(&labels).clone();
-        Connections { opened, refused, failed_handshakes: failed, open }
+        Connections { opened, refused, banned, failed_handshakes: failed, open }
     }
 
     pub(crate) fn shard_healthy(&self, shard: &str) -> Gauge {
@@ -130,5 +155,18 @@ impl Metrics {
 
     pub(crate) fn verdict(&self, verdict: &Verdict) {
         self.verdicts.get_or_create(&VerdictLabels { verdict: verdict.kind() }).inc();
+    }
+
+    pub(crate) fn refused(&self, refused: Refused) {
+        let reason = match refused {
+            Refused::Banned => "banned",
+            Refused::ServerBanned => "server-banned",
+            Refused::Limited(_) => "limited",
+        };
+        self.refusals.get_or_create(&ReasonLabels { reason }).inc();
+    }
+
+    pub(crate) fn imposed(&self, jail: &str) {
+        self.imposed.get_or_create(&JailLabels { jail: jail.to_owned() }).inc();
     }
 }

@@ -18,9 +18,12 @@ use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 use tokio::time::Instant;
 use tracing::{debug, info_span, warn};
 
+use crate::admission::forwarded_for;
 use crate::admission::request_class::RequestClass;
-use crate::admission::request_shape;
+use crate::admission::request_shape::{self, Misshapen};
+use crate::bans::Bans;
 use crate::chance::Chance;
+use crate::config::policy::Feed;
 use crate::exchange::Exchange;
 use crate::header_deadline;
 use crate::live::Current;
@@ -43,6 +46,7 @@ pub(crate) struct Proxy {
     pub(crate) live: Current,
     pub(crate) pool: Arc<Pool>,
     pub(crate) secret: ClusterSecret,
+    pub(crate) bans: Arc<Bans>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) chance: Chance,
     /// Whether a span of each request is worth its price.
@@ -64,7 +68,7 @@ impl ProxyHttp for Proxy {
         header_deadline::header_arrived();
         let idle = Some(exchange.live.body_idle);
         session.set_read_timeout(idle);
-        session.set_write_timeout(idle);
+        session.set_write_timeout(exchange.live.pace.map_or(idle, |pace| Some(pace.longest_write())));
         session.set_total_drain_timeout(Some(DRAIN_REFUSED));
         Ok(())
     }
@@ -116,9 +120,12 @@ impl ProxyHttp for Proxy {
         &self,
         session: &mut Session,
         body: &mut Option<Bytes>,
-        _end: bool,
+        end: bool,
         exchange: &mut Exchange,
     ) -> Result<()> {
+        if !self.keeps_pace(body.as_ref().map_or(0, Bytes::len), end, exchange) {
+            return Error::e_explain(ErrorType::HTTPStatus(408), "the body comes too slowly");
+        }
         // What a WebSocket sends is no body.
         if session.was_upgraded() || body.as_ref().is_none_or(|chunk| exchange.pass_body(chunk.len())) {
             return Ok(());
@@ -128,10 +135,11 @@ impl ProxyHttp for Proxy {
 
     async fn upstream_request_filter(
         &self,
-        _session: &mut Session,
+        session: &mut Session,
         request: &mut RequestHeader,
         exchange: &mut Exchange,
     ) -> Result<()> {
+        self.await_body(session, exchange);
         match &exchange.vouched {
             Some(vouched) => vouched.put_on(request),
             None => Error::e_explain(ErrorType::InternalError, "a request was routed before it was examined"),
@@ -168,7 +176,7 @@ impl ProxyHttp for Proxy {
         }
         if let Some(verdict) = response.headers.get(VERDICT).and_then(|value| value.to_str().ok()) {
             match Verdict::parse(verdict) {
-                Some(verdict) => self.metrics.verdict(&verdict),
+                Some(verdict) => self.heed(&verdict, session, response, exchange),
                 None => warn!(verdict, "a shard gave a verdict that this version does not know"),
             }
         }
@@ -292,10 +300,20 @@ impl Proxy {
     /// Admits and routes. `Some` is an answer of the edge's own; `None` says that a shard is to answer.
     fn examine(&self, session: &mut Session, exchange: &mut Exchange) -> Result<Option<Reply>> {
         let request = session.req_header_mut();
+        exchange.client = forwarded_for::client(exchange.client, &request.headers, &exchange.live.trusted_proxies);
         strip(request);
         let host = host_of(request);
-        if let Err(misshapen) = request_shape::check(request.raw_path(), host.as_deref(), &request.headers) {
+        let most_fields = exchange.live.rules.connections.max_header_fields;
+        let shape = request_shape::check(request.raw_path(), host.as_deref(), &request.headers, most_fields);
+        if let Err(misshapen) = shape {
+            if misshapen == Misshapen::Framing {
+                self.bans.found(Feed::Smuggling, exchange.client);
+            }
             return Ok(Some(refusal::misshapen(misshapen)));
+        }
+        exchange.class = exchange.live.rules.classes.class(&request.method, request.uri.path());
+        if let Err(refused) = self.admit(request, exchange) {
+            return Ok(Some(refusal::refused(refused)));
         }
         if request.method == Method::OPTIONS {
             return Ok(Some(Reply::preflight()));
@@ -310,7 +328,6 @@ impl Proxy {
             }
             Destination::Nowhere => return Ok(Some(refusal::unrecognized())),
         };
-        exchange.class = RequestClass::of(&request.method, request.uri.path());
         exchange.body_limit = exchange.live.body_limits.of(exchange.class);
         if announced_length(request).is_some_and(|length| length > exchange.body_limit) {
             return Ok(Some(refusal::too_large(exchange)));

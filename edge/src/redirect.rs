@@ -39,7 +39,7 @@ impl ProxyHttp for RedirectToHttps {
     async fn request_filter(&self, session: &mut Session, (): &mut ()) -> Result<bool> {
         let request = session.req_header();
         let host = host_of(request);
-        let reply = match request_shape::check(request.raw_path(), host.as_deref(), &request.headers) {
+        let reply = match request_shape::check(request.raw_path(), host.as_deref(), &request.headers, usize::MAX) {
             Ok(()) => {
                 let target = request.uri.path_and_query().map_or("/", |target| target.as_str());
                 self.location(host.as_deref().unwrap_or_default(), target).map(Reply::redirect)

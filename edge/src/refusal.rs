@@ -3,6 +3,7 @@
 use http::StatusCode;
 use pingora_error::{Error, ErrorSource, ErrorType};
 
+use crate::admission::Refused;
 use crate::admission::request_shape::Misshapen;
 use crate::exchange::Exchange;
 use crate::reply::Reply;
@@ -20,6 +21,14 @@ pub(crate) fn misshapen(misshapen: Misshapen) -> Reply {
             "M_TOO_LARGE",
             "The header of the request is too large",
         ),
+        Misshapen::TooManyFields => Reply::error(
+            StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            "M_TOO_LARGE",
+            "The header of the request has too many fields",
+        ),
+        Misshapen::Framing => {
+            Reply::error(StatusCode::BAD_REQUEST, "M_UNRECOGNIZED", "The length of the request's body is ambiguous")
+        }
         Misshapen::TargetNotText => {
             Reply::error(StatusCode::BAD_REQUEST, "M_UNRECOGNIZED", "The request's path or query is no URI")
         }
@@ -29,6 +38,19 @@ pub(crate) fn misshapen(misshapen: Misshapen) -> Reply {
     }
 }
 
+/// What a request gets that the policy does not let pass.
+pub(crate) fn refused(refused: Refused) -> Reply {
+    match refused {
+        Refused::Banned => forbidden("Requests from this address are refused for now"),
+        Refused::ServerBanned => forbidden("Requests from this server are refused"),
+        Refused::Limited(wait) => Reply::limited(wait),
+    }
+}
+
+fn forbidden(message: &str) -> Reply {
+    Reply::error(StatusCode::FORBIDDEN, "M_FORBIDDEN", message)
+}
+
 pub(crate) fn unrecognized() -> Reply {
     Reply::error(StatusCode::NOT_FOUND, "M_UNRECOGNIZED", "Unrecognized request")
 }
@@ -36,6 +58,10 @@ pub(crate) fn unrecognized() -> Reply {
 pub(crate) fn too_large(exchange: &Exchange) -> Reply {
     let message = format!("The body may be at most {} bytes", exchange.body_limit);
     Reply::error(StatusCode::PAYLOAD_TOO_LARGE, "M_TOO_LARGE", &message)
+}
+
+fn too_slow() -> Reply {
+    Reply::error(StatusCode::REQUEST_TIMEOUT, "M_UNKNOWN", "The body of the request took too long")
 }
 
 /// What a failed request gets; `None` when the client is gone.
@@ -49,11 +75,10 @@ pub(crate) fn failure(error: &Error, exchange: &Exchange) -> Option<Reply> {
         || Reply::busy(exchange.retry_after.unwrap_or(RETRY_UNAVAILABLE), "The server is busy; try again soon");
     Some(match (error.etype(), error.esource()) {
         (HTTPStatus(413), _) => too_large(exchange),
+        (HTTPStatus(408), _) => too_slow(),
         (HTTPStatus(429), _) | (ConnectError | ConnectNoRoute | ConnectRefused | ConnectTimedout, _) => unavailable(),
         (ReadError | WriteError | ConnectionClosed | WriteTimedout, ErrorSource::Downstream) => return None,
-        (ReadTimedout, ErrorSource::Downstream) => {
-            Reply::error(StatusCode::REQUEST_TIMEOUT, "M_UNKNOWN", "The body of the request took too long")
-        }
+        (ReadTimedout, ErrorSource::Downstream) => too_slow(),
         (_, ErrorSource::Downstream) => bad_request("The request is not HTTP as it should be"),
         (_, ErrorSource::Upstream) => Reply::error(
             StatusCode::BAD_GATEWAY,

@@ -17,7 +17,9 @@ use crate::listener::certificates::{CertificateError, Certificates};
 use crate::live::{Current, Live, LiveError};
 
 /// What takes effect with the next start or upgrade only: sections or single keys.
-const FIXED: [&str; 9] = [
+const FIXED: [&str; 11] = [
+    "admission.state_folder",
+    "admission.nftables",
     "listen",
     "tls.development_ca",
     "upstream.shards",
@@ -113,8 +115,11 @@ impl Reloader {
 fn fixed_changes(before: &EdgeConfig, after: &EdgeConfig) -> Vec<String> {
     let mut changed = Vec::new();
     if before.upstream.cluster_secret != after.upstream.cluster_secret {
-        // Secrets are not written into values, so that the walk below cannot see this one.
+        // Secrets are not written into values, so that the walk below cannot see these.
         changed.push("upstream.cluster_secret".to_owned());
+    }
+    if before.admission.shared_database != after.admission.shared_database {
+        changed.push("admission.shared_database".to_owned());
     }
     // A configuration that was read can be written; were it not so, nothing would be said.
     let (before, after) = (serde_json::to_value(before), serde_json::to_value(after));
@@ -126,7 +131,8 @@ fn fixed_changes(before: &EdgeConfig, after: &EdgeConfig) -> Vec<String> {
 fn is_fixed(key: &str) -> bool {
     let within =
         |section: &&str| key.strip_prefix(*section).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
-    key == "upstream.cluster_secret" || FIXED.iter().any(within) && !NOT_FIXED.contains(&key)
+    matches!(key, "upstream.cluster_secret" | "admission.shared_database")
+        || FIXED.iter().any(within) && !NOT_FIXED.contains(&key)
 }
 
 fn walk(before: &Value, after: &Value, path: &str, changed: &mut Vec<String>) {

@@ -1,5 +1,7 @@
 //! The answers that the edge makes itself: Matrix errors, documents, preflights and redirects, all with CORS headers.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use http::header::{
     ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_MAX_AGE,
@@ -34,11 +36,17 @@ impl Reply {
 
     /// `M_LIMIT_EXCEEDED`, which every client knows how to wait for.
     pub(crate) fn busy(retry_after_seconds: u64, message: &str) -> Self {
-        let body = json!({
-            "errcode": "M_LIMIT_EXCEEDED",
-            "error": message,
-            "retry_after_ms": retry_after_seconds.saturating_mul(1_000),
-        });
+        Self::limit_exceeded(retry_after_seconds, retry_after_seconds.saturating_mul(1_000), message)
+    }
+
+    /// The client may come again after `wait`.
+    pub(crate) fn limited(wait: Duration) -> Self {
+        let ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX).saturating_add(1);
+        Self::limit_exceeded(ms.div_ceil(1_000), ms, "Too many requests")
+    }
+
+    fn limit_exceeded(retry_after_seconds: u64, retry_after_ms: u64, message: &str) -> Self {
+        let body = json!({ "errcode": "M_LIMIT_EXCEEDED", "error": message, "retry_after_ms": retry_after_ms });
         let mut reply = Self::json(StatusCode::TOO_MANY_REQUESTS, body.to_string().into());
         reply.headers.push((RETRY_AFTER, HeaderValue::from(retry_after_seconds)));
         reply

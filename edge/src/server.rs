@@ -23,8 +23,9 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
+use crate::bans::{self, Bans, OpenError};
 use crate::chance::Chance;
-use crate::config::{EdgeConfig, LimitsConfig, chain_of};
+use crate::config::{EdgeConfig, chain_of};
 use crate::control::desk::Desk;
 use crate::control::socket::{ControlError, ControlSocket};
 use crate::listener::certificate_source::CertificateSource;
@@ -87,6 +88,9 @@ pub enum StartError {
     /// The operator's commands cannot be received.
     #[error(transparent)]
     Control(#[from] ControlError),
+    /// Bans cannot be kept.
+    #[error(transparent)]
+    Bans(#[from] OpenError),
     /// The process that is to be replaced does not say what it has.
     #[error("cannot take over from the old process")]
     Inherit(#[source] io::Error),
@@ -138,12 +142,16 @@ pub async fn run(
     let metrics = Arc::new(Metrics::new(&mut registry));
     let supervisor = prepare_supervisor(&config)?;
     let pool = Arc::new(make_pool(&config, supervisor.as_deref(), &metrics)?);
+    let stop_background = CancellationToken::new();
+    let background = TaskTracker::new();
+    let tasks = (&background, &stop_background);
+    let bans = bans::open(&config.admission, live.clone(), clock.clone(), metrics.clone(), tasks)?;
     let inherited = predecessor.as_ref().map(Predecessor::inherit).transpose().map_err(StartError::Inherit)?;
     let mut binder = Binder::new(inherited.unwrap_or_default());
     let listeners = Listeners::bind(&config, &mut binder)?;
     let control = bind_control(&config, &mut binder)?;
     let listening = listeners.describe(source.ca());
-    let proxy = make_proxy(&config, live.clone(), pool.clone(), metrics.clone(), seed, exports_spans)?;
+    let proxy = make_proxy(&config, live.clone(), pool.clone(), bans.clone(), metrics.clone(), seed, exports_spans)?;
     let proxy = Arc::new(application(proxy));
     let redirect = Arc::new(application(RedirectToHttps { port: public_https_port(&config, &listening) }));
     let acceptor = Arc::new(Acceptor::from_server_config(tls::server_config(certificates.clone())?));
@@ -156,8 +164,6 @@ pub async fn run(
     };
     let serving = stop.child_token();
     let replaced = CancellationToken::new();
-    let stop_background = CancellationToken::new();
-    let background = TaskTracker::new();
     let turn = tokio::sync::Mutex::default();
     let reloader = Arc::new(Reloader {
         file: config_file,
@@ -182,6 +188,7 @@ pub async fn run(
     let desk = Desk {
         reloader,
         pool: pool.clone(),
+        bans: bans.clone(),
         successor,
         restart_within,
         metrics: metrics.clone(),
@@ -197,7 +204,7 @@ pub async fn run(
         background.spawn(exposition::serve(listener, Arc::new(registry), healthy, serving.clone()));
     }
     let (say_stopping, stopping) = watch::channel(false);
-    let shared = make_shared(&config.limits, clock, serving.clone(), stopping);
+    let shared = make_shared(&config, bans, clock, serving.clone(), stopping);
     let accepting = TaskTracker::new();
     let endpoint = |name| metrics.listener(name);
     accept_on(https, &proxy, Some(&acceptor), endpoint("https"), &shared, &accepting);
@@ -249,13 +256,17 @@ fn bind_control(config: &EdgeConfig, binder: &mut Binder) -> Result<Option<Contr
 }
 
 fn make_shared(
-    limits: &LimitsConfig,
+    config: &EdgeConfig,
+    bans: Arc<Bans>,
     clock: Arc<dyn Clock>,
     stop: CancellationToken,
     stopping: watch::Receiver<bool>,
 ) -> Shared {
+    let limits = &config.limits;
     Shared {
         clock,
+        bans,
+        proxy_protocol_from: Arc::new(config.listen.proxy_protocol_from.iter().copied().collect()),
         places: Arc::new(Semaphore::new(limits.max_connections.min(Semaphore::MAX_PERMITS))),
         handshake_within: Duration::from_secs(limits.handshake_seconds),
         header_within: Duration::from_secs(limits.header_seconds),
@@ -316,6 +327,7 @@ fn make_proxy(
     config: &EdgeConfig,
     live: Current,
     pool: Arc<Pool>,
+    bans: Arc<Bans>,
     metrics: Arc<Metrics>,
     seed: u64,
     exports_spans: bool,
@@ -324,6 +336,7 @@ fn make_proxy(
     Ok(Proxy {
         live,
         pool,
+        bans,
         secret: ClusterSecret::new(secret).ok_or(StartError::ClusterSecret)?,
         metrics,
         chance: Chance::seeded(seed),

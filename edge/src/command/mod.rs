@@ -12,6 +12,7 @@ use crate::dev::DevError;
 use crate::server::StartError;
 use crate::upgrade::predecessor::Predecessor;
 
+mod bans;
 mod check;
 mod dev;
 mod doctor;
@@ -49,6 +50,14 @@ enum Action {
     Status(status::Status),
     /// Lists and restarts the shards behind the running edge
     Shards(shards::Shards),
+    /// Lists everybody whom the running edge keeps out, and for how long
+    Bans(bans::Bans),
+    /// Keeps an address, a prefix or another server out; open connections end at once
+    Ban(bans::Ban),
+    /// Lets somebody in again, and forgets what was counted
+    Unban(bans::Unban),
+    /// Shows a jail: what it counts, whom it has banned, and who is on the way there
+    Jail(bans::Jail),
     /// Replaces the running edge by a new process of its program, which may be a newer one; no request fails
     Upgrade(upgrade::Upgrade),
 }
@@ -105,6 +114,10 @@ impl Action {
             Self::Status(status) => status.execute(),
             Self::Shards(shards) => shards.execute(),
             Self::Upgrade(upgrade) => upgrade.execute(),
+            Self::Bans(bans) => bans.execute(),
+            Self::Ban(ban) => ban.execute(),
+            Self::Unban(unban) => unban.execute(),
+            Self::Jail(jail) => jail.execute(),
         }
     }
 }

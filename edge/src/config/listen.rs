@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use gatehouse_shared::config::Checker;
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 /// Where the edge listens.
@@ -15,6 +16,8 @@ pub struct ListenConfig {
     pub federation: Vec<SocketAddr>,
     /// Addresses in the clear, which redirect to HTTPS.
     pub http: Vec<SocketAddr>,
+    /// Prefixes of load balancers whose connections begin with a PROXY header (version 1 or 2), always.
+    pub proxy_protocol_from: Vec<IpNet>,
 }
 
 impl ListenConfig {

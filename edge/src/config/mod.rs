@@ -6,14 +6,17 @@ use gatehouse_shared::config::{Checker, ConfigError, load_checked};
 use gatehouse_shared::telemetry::{self, TelemetryConfig};
 use serde::{Deserialize, Serialize};
 
+mod admission;
 mod control;
 mod limits;
 mod listen;
+pub mod policy;
 mod server;
 mod supervise;
 mod tls;
 mod upstream;
 
+pub use admission::{AdmissionConfig, NftablesConfig};
 pub use control::{ControlConfig, DEFAULT_SOCKET};
 pub use limits::LimitsConfig;
 pub use listen::ListenConfig;
@@ -44,6 +47,9 @@ pub struct EdgeConfig {
     /// Where the operator's commands reach a running edge.
     #[serde(default)]
     pub control: ControlConfig,
+    /// Limits and bans.
+    #[serde(default)]
+    pub admission: AdmissionConfig,
     /// Logs, traces and metrics.
     #[serde(default)]
     pub telemetry: TelemetryConfig,
@@ -73,6 +79,7 @@ fn check(config: &EdgeConfig, checker: &mut Checker<'_>) {
     }
     config.limits.check(checker);
     config.control.check(checker);
+    config.admission.check(checker);
     telemetry::check(&config.telemetry, checker);
 }
 

@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::bans;
 use super::protocol::{Answer, Request, ShardReport};
+use crate::bans::Bans;
 use crate::config::chain_of;
 use crate::metrics::Metrics;
 use crate::reload::{ReloadError, Reloader};
@@ -18,6 +20,7 @@ use crate::upstream::supervise::Supervised;
 pub(crate) struct Desk {
     pub(crate) reloader: Arc<Reloader>,
     pub(crate) pool: Arc<Pool>,
+    pub(crate) bans: Arc<Bans>,
     pub(crate) successor: Successor,
     /// How long a restarted shard may take until it serves.
     pub(crate) restart_within: Duration,
@@ -32,6 +35,10 @@ impl Desk {
             Request::Status => Answer::done(&self.status()),
             Request::Reload => self.reload().await,
             Request::Shards => Answer::done(&self.shards()),
+            Request::Bans => Answer::done(&bans::list(&self.bans)),
+            Request::Ban(order) => bans::ban(&self.bans, &order),
+            Request::Unban { offender } => bans::unban(&self.bans, &offender),
+            Request::Jails { name } => bans::jails(&self.bans, name.as_deref()),
             Request::RestartShards { only } => self.restart_shards(only.as_deref()).await,
             Request::Upgrade => self.upgrade().await,
         }

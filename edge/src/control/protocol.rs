@@ -3,6 +3,8 @@
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use super::bans::BanOrder;
+
 /// One line from a command to the edge, such as `{"ask":"reload"}` or `{"ask":"restart_shards","with":{"only":null}}`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "ask", content = "with", rename_all = "snake_case")]
@@ -13,6 +15,14 @@ pub(crate) enum Request {
     Reload,
     /// Which shards there are. Answered by a list of [`ShardReport`].
     Shards,
+    /// Who is banned. Answered by a list of [`BanReport`](super::bans::BanReport).
+    Bans,
+    /// Bans. Answered by a [`BanReport`](super::bans::BanReport).
+    Ban(BanOrder),
+    /// Lifts a ban. Answered by the [`BanReport`](super::bans::BanReport) as it was.
+    Unban { offender: String },
+    /// All jails, or one. Answered by a list of [`JailReport`](super::bans::JailReport).
+    Jails { name: Option<String> },
     /// Restarts the supervised shards one by one, or one of them. Answered by a list of [`ShardReport`].
     RestartShards {
         /// The address of the only one to restart.

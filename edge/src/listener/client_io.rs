@@ -10,15 +10,18 @@ use std::task::{Context, Poll, ready};
 use std::time::SystemTime;
 
 use async_trait::async_trait;
+use http::StatusCode;
 use pingora_core::protocols::raw_connect::ProxyDigest;
 use pingora_core::protocols::tls::SslDigest;
 use pingora_core::protocols::{
-    ALPN, GetProxyDigest, GetSocketDigest, GetTimingDigest, IO, Peek, Shutdown, SocketDigest, Ssl, TimingDigest,
-    UniqueID, UniqueIDType,
+    ALPN, Digest, GetProxyDigest, GetSocketDigest, GetTimingDigest, IO, Peek, Shutdown, SocketDigest, Ssl,
+    TimingDigest, UniqueID, UniqueIDType,
 };
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
+use pingora_http::ResponseHeader;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Sleep, sleep_until};
+use tokio_util::sync::CancellationToken;
 
 use super::gathered::Gathered;
 use crate::header_deadline::HeaderDeadline;
@@ -127,14 +130,36 @@ pub(crate) struct ClientIo<S> {
     timer: Option<Pin<Box<Sleep>>>,
     /// The first byte of what is read next, when somebody looked at it.
     peeked: Option<u8>,
+    /// How a stream of HTTP/2 may end the connection.
+    end: Option<Arc<ProxyDigest>>,
 }
 
 impl<S: IO> ClientIo<S> {
-    pub(crate) fn new(inner: S, mut deadline: HeaderDeadline) -> Self {
-        if matches!(inner.selected_alpn_proto(), Some(ALPN::H2)) {
+    /// Whoever holds `end` may end the connection.
+    pub(crate) fn new(inner: S, mut deadline: HeaderDeadline, end: &CancellationToken) -> Self {
+        let speaks_http2 = matches!(inner.selected_alpn_proto(), Some(ALPN::H2));
+        if speaks_http2 {
             deadline.expect_preface();
         }
-        Self { inner, deadline, timer: None }
+        let end = speaks_http2.then(|| ConnectionEnd(end.clone()).into_digest()).flatten();
+        Self { inner, deadline, timer: None, peeked: None, end }
+    }
+}
+
+/// The way from a request to its connection. Pingora hands a connection's digests to each of its requests; the one about
+/// proxies on the way has room for a value of ours.
+pub(crate) struct ConnectionEnd(CancellationToken);
+
+impl ConnectionEnd {
+    fn into_digest(self) -> Option<Arc<ProxyDigest>> {
+        let unused = ResponseHeader::build_no_case(StatusCode::OK, Some(0)).ok()?;
+        Some(Arc::new(ProxyDigest::new(Box::new(unused), Some(Box::new(self)))))
+    }
+
+    /// What cancels the connection of a request.
+    pub(crate) fn of(digest: &Digest) -> Option<CancellationToken> {
+        let value = digest.proxy_digest.as_ref()?.user_data.as_ref()?;
+        value.downcast_ref::<Self>().map(|end| end.0.clone())
     }
 }
 
@@ -148,6 +173,17 @@ impl<S: IO> AsyncRead for ClientIo<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;
         let before = buf.filled().len();
+        if buf.remaining() > 0
+            && let Some(first) = this.peeked.take()
+        {
+            buf.put_slice(&[first]);
+            if buf.remaining() > 0 {
+                // What comes right behind it is read along. An end or an error will be met again.
+                let _ = Pin::new(&mut this.inner).poll_read(cx, buf);
+            }
+            this.deadline.received(buf.filled().len() - before - 1);
+            return Poll::Ready(Ok(()));
+        }
         if let Poll::Ready(done) = Pin::new(&mut this.inner).poll_read(cx, buf) {
             this.deadline.received(buf.filled().len() - before);
             return Poll::Ready(done);
@@ -161,12 +197,14 @@ impl<S: IO> AsyncRead for ClientIo<S> {
             timer.as_mut().reset(due);
         }
         ready!(timer.as_mut().poll(cx));
+        this.deadline.expire();
         Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the request's header took too long")))
     }
 }
 
 impl<S: IO> AsyncWrite for ClientIo<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        self.deadline.answering();
         Pin::new(&mut self.inner).poll_write(cx, buf)
     }
 
@@ -183,6 +221,7 @@ impl<S: IO> AsyncWrite for ClientIo<S> {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        self.deadline.answering();
         Pin::new(&mut self.inner).poll_write_vectored(cx, bufs)
     }
 
@@ -214,7 +253,22 @@ impl<S: IO> Ssl for ClientIo<S> {
     }
 }
 
-impl<S: IO> Peek for ClientIo<S> {}
+/// Waits for the first byte of what comes next, and no further.
+#[async_trait]
+impl<S: IO> Peek for ClientIo<S> {
+    async fn try_peek(&mut self, buf: &mut [u8]) -> io::Result<bool> {
+        let Some(first) = buf.first_mut() else { return Ok(false) };
+        if self.peeked.is_none() {
+            let mut byte = [0];
+            if self.read(&mut byte).await? == 0 {
+                return Ok(false);
+            }
+            self.peeked = Some(byte[0]);
+        }
+        *first = self.peeked.unwrap_or_default();
+        Ok(true)
+    }
+}
 
 impl<S: IO> GetTimingDigest for ClientIo<S> {
     fn get_timing_digest(&self) -> Vec<Option<TimingDigest>> {
@@ -224,7 +278,7 @@ impl<S: IO> GetTimingDigest for ClientIo<S> {
 
 impl<S: IO> GetProxyDigest for ClientIo<S> {
     fn get_proxy_digest(&self) -> Option<Arc<ProxyDigest>> {
-        self.inner.get_proxy_digest()
+        self.end.clone()
     }
 }
 

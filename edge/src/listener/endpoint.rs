@@ -1,13 +1,13 @@
 //! One listening address: binds it, accepts, shakes hands, and serves each connection in a task of its own.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use gatehouse_shared::clock::Clock;
 use gatehouse_shared::net::client_ip::canonical;
-use pingora_core::apps::{HttpServerApp, ServerApp as _};
+use pingora_core::apps::HttpServerApp;
 use pingora_core::listeners::tls::Acceptor;
 use pingora_core::protocols::{ALPN, IO, Ssl as _};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
@@ -17,11 +17,18 @@ use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
 use super::client_io::{ClientIo, ClientSocket};
-use super::http2;
+use super::proxy_protocol::{self, Announced};
+use super::{http1, http2};
+use crate::admission::connection_limit::Counted;
+use crate::admission::prefix_map::PrefixMap;
+use crate::bans::Bans;
+use crate::config::policy::Feed;
 use crate::header_deadline::{HeaderDeadline, HeaderProgress};
 use crate::metrics::Connections;
 
 const BACKLOG: u32 = 4096;
+/// What a TLS connection begins with: the type of a record that holds a handshake (RFC 8446, section 5.1).
+const TLS_HANDSHAKE: [u8; 1] = [22];
 
 /// An address that cannot be listened on; the edge does not start without all of its addresses.
 #[derive(Debug, thiserror::Error)]
@@ -50,6 +57,9 @@ pub(crate) fn bind(address: SocketAddr, key: &'static str) -> Result<TcpListener
 #[derive(Clone)]
 pub(crate) struct Shared {
     pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) bans: Arc<Bans>,
+    /// Whose connections begin with a PROXY header.
+    pub(crate) proxy_protocol_from: Arc<PrefixMap<()>>,
     /// One permit a connection.
     pub(crate) places: Arc<Semaphore>,
     pub(crate) handshake_within: Duration,
@@ -92,11 +102,17 @@ impl<A: HttpServerApp + Send + Sync + 'static> Endpoint<A> {
     }
 
     fn take(self: &Arc<Self>, tcp: TcpStream, mut peer: SocketAddr) {
-        let Ok(place) = self.shared.places.clone().try_acquire_owned() else {
-            self.metrics.refused.inc();
-            return;
-        };
         peer.set_ip(canonical(peer.ip()));
+        let announces = self.shared.proxy_protocol_from.contains(peer.ip());
+        // Who stands behind a load balancer is known when it has said so.
+        let counted = if announces { None } else { Some(self.welcome(peer.ip())) };
+        let (counted, place) = match (counted.transpose(), self.shared.places.clone().try_acquire_owned()) {
+            (Ok(counted), Ok(place)) => (counted, place),
+            (counted, _) => {
+                let banned = counted.is_err_and(|unwelcome| unwelcome == Unwelcome::Banned);
+                return self.refuse(&tcp, if banned { Unwelcome::Banned } else { Unwelcome::Crowded });
+            }
+        };
         // Only a socket that is already broken refuses this; serving it will end at once.
         let _ = tcp.set_nodelay(true);
         let endpoint = self.clone();
@@ -107,7 +123,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> Endpoint<A> {
             tokio::select! {
                 biased;
                 () = endpoint.shared.cut.cancelled() => {}
-                () = endpoint.serve(tcp, peer) => {}
+                () = endpoint.serve(tcp, peer, counted) => {}
             }
             endpoint.metrics.open.dec();
         };
@@ -115,26 +131,114 @@ impl<A: HttpServerApp + Send + Sync + 'static> Endpoint<A> {
         drop(self.shared.connections.spawn(served));
     }
 
-    async fn serve(&self, tcp: TcpStream, peer: SocketAddr) {
-        let socket = ClientSocket::new(tcp, peer, self.shared.clock.now());
-        let Some(acceptor) = &self.tls else { return self.speak_http(socket).await };
-        match tokio::time::timeout(self.shared.handshake_within, acceptor.tls_handshake(socket)).await {
-            Ok(Ok(tls)) => return self.speak_http(tls).await,
-            // Scanners fail handshakes all day: counted, and told only to who asks for it.
-            Ok(Err(error)) => debug!(client = %peer.ip(), %error, "TLS handshake failed"),
-            Err(_) => debug!(client = %peer.ip(), "TLS handshake took too long"),
+    async fn serve(&self, mut tcp: TcpStream, peer: SocketAddr, counted: Option<Counted>) {
+        let (client, counted) = match counted {
+            Some(counted) => (peer, counted),
+            None => match self.announced(&mut tcp, peer).await {
+                Some(client) => match self.welcome(client.ip()) {
+                    Ok(counted) => (client, counted),
+                    Err(unwelcome) => return self.refuse(&tcp, unwelcome),
+                },
+                None => {
+                    self.metrics.failed_handshakes.inc();
+                    return;
+                }
+            },
+        };
+        tokio::select! {
+            biased;
+            () = counted.cut().cancelled() => {}
+            () = self.shake_hands(tcp, client) => {}
+        }
+    }
+
+    /// The client that a load balancer announces.
+    async fn announced(&self, tcp: &mut TcpStream, peer: SocketAddr) -> Option<SocketAddr> {
+        match tokio::time::timeout(self.shared.handshake_within, proxy_protocol::read(tcp)).await {
+            Ok(Ok(Announced::Client(mut client))) => {
+                client.set_ip(canonical(client.ip()));
+                return Some(client);
+            }
+            Ok(Ok(Announced::Itself)) => return Some(peer),
+            Ok(Err(error)) => debug!(proxy = %peer.ip(), %error, "no PROXY header where one is expected"),
+            Err(_) => debug!(proxy = %peer.ip(), "the PROXY header took too long"),
+        }
+        None
+    }
+
+    /// Whether a connection of this client may stay.
+    fn welcome(&self, client: IpAddr) -> Result<Counted, Unwelcome> {
+        if !self.shared.bans.may_come(client) {
+            return Err(Unwelcome::Banned);
+        }
+        self.shared.bans.enter(client).ok_or(Unwelcome::Crowded)
+    }
+
+    /// Ends a connection at once: the client gets a reset, and this side keeps nothing of it.
+    fn refuse(&self, tcp: &TcpStream, unwelcome: Unwelcome) {
+        // Were it refused, the connection would end in the usual way.
+        let _ = tcp.set_zero_linger();
+        match unwelcome {
+            Unwelcome::Banned => self.metrics.banned.inc(),
+            Unwelcome::Crowded => self.metrics.refused.inc(),
+        };
+    }
+
+    async fn shake_hands(&self, tcp: TcpStream, client: SocketAddr) {
+        let Some(acceptor) = &self.tls else {
+            let socket = ClientSocket::new(tcp, client, self.shared.clock.now());
+            return self.speak_http(socket, client.ip()).await;
+        };
+        // In a place of its own, which is given back once the hands are shaken: connections live much longer.
+        let handshake = Box::pin(async {
+            let mut first = [0];
+            if tcp.peek(&mut first).await? > 0 && first != TLS_HANDSHAKE {
+                self.shared.bans.found(Feed::TlsGarbage, client.ip());
+                return Err(io::Error::new(io::ErrorKind::InvalidData, "this is no TLS"));
+            }
+            let socket = ClientSocket::new(tcp, client, self.shared.clock.now());
+            acceptor.tls_handshake(socket).await.map_err(io::Error::other)
+        });
+        match tokio::time::timeout(self.shared.handshake_within, handshake).await {
+            Ok(Ok(tls)) => return self.speak_http(tls, client.ip()).await,
+            // Scanners fail handshakes all day: counted, and told only to who asks for it. A client that does not like
+            // our certificate is no offender.
+            Ok(Err(error)) => debug!(client = %client.ip(), %error, "TLS handshake failed"),
+            Err(_) => debug!(client = %client.ip(), "TLS handshake took too long"),
         }
         self.metrics.failed_handshakes.inc();
     }
 
-    async fn speak_http<S: IO + 'static>(&self, stream: S) {
+    async fn speak_http<S: IO + 'static>(&self, stream: S, client: IpAddr) {
         let progress = Arc::new(HeaderProgress::default());
         let deadline = HeaderDeadline::new(progress.clone(), self.shared.header_within);
-        let stream = Box::new(ClientIo::new(stream, deadline));
+        let end = CancellationToken::new();
+        let stream = Box::new(ClientIo::new(stream, deadline, &end));
         if matches!(stream.selected_alpn_proto(), Some(ALPN::H2)) {
-            return http2::serve(&self.app, stream, &self.shared.stopping).await;
+            tokio::select! {
+                biased;
+                () = end.cancelled() => self.shared.bans.found(Feed::SlowBody, client),
+                () = http2::serve(&self.app, stream, &self.shared.stopping) => {}
+            }
+            if progress.was_overdue() {
+                self.shared.bans.found(Feed::SlowHeader, client);
+            }
+            return;
         }
-        // An application that hands the connection back has nothing more to do with it.
-        drop(progress.within(self.app.process_new(stream, &self.shared.stopping)).await);
+        progress.clone().within(http1::serve(&self.app, stream, &self.shared.stopping)).await;
+        if progress.was_overdue() {
+            self.shared.bans.found(Feed::SlowHeader, client);
+        }
+        if progress.was_refused() {
+            self.shared.bans.found(Feed::Smuggling, client);
+        }
     }
+}
+
+/// Why a connection is not taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Unwelcome {
+    Banned,
+    /// All places are taken, or all of this client's.
+    Crowded,
 }

@@ -106,8 +106,7 @@ mod tests {
     #[tokio::test]
     async fn small_and_large_writes_arrive_in_order() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let (connected, accepted) =
-            tokio::join!(TcpStream::connect(listener.local_addr().unwrap()), listener.accept());
+        let (connected, accepted) = tokio::join!(TcpStream::connect(listener.local_addr().unwrap()), listener.accept());
         let (mut client, mut edge) = (connected.unwrap(), Gathered::new(accepted.unwrap().0));
         let mut expected = Vec::new();
         let writes = async {

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use pingora_core::apps::HttpServerApp;
+use pingora_core::apps::{HttpPersistentSettings, HttpServerApp};
 use pingora_core::protocols::Stream;
 use pingora_core::protocols::http::ServerSession;
 use tokio::sync::watch;
@@ -23,7 +23,7 @@ pub(crate) async fn serve<A>(app: &Arc<A>, mut stream: Stream, stopping: &watch:
 where
     A: HttpServerApp + Send + Sync + 'static,
 {
-    let mut persistent = None;
+    let mut persistent: Option<HttpPersistentSettings> = None;
     loop {
         let mut first = [0];
         // The first request of a connection has a deadline of its own.
@@ -39,7 +39,7 @@ where
         let mut session = ServerSession::new_http1(stream);
         session.set_keepalive(Some(KEEPALIVE_SECONDS));
         if let Some(persistent) = persistent.take() {
-            pingora_core::apps::HttpPersistentSettings::apply_to_session(persistent, &mut session);
+            persistent.apply_to_session(&mut session);
         }
         if *stopping.borrow() {
             session.set_keepalive(None);
@@ -52,9 +52,12 @@ where
 /// Resolves when a connection without a request has been so for too long, or the edge stops.
 async fn idle(mut stopping: watch::Receiver<bool>, limit: Duration) {
     let limit = tokio::time::sleep(limit);
+    let stopped = async move {
+        // An error says that the edge is gone.
+        drop(stopping.wait_for(|stopping| *stopping).await);
+    };
     tokio::select! {
         () = limit => {}
-        // An error says that the edge is gone.
-        _ = stopping.wait_for(|stopping| *stopping) => tokio::time::sleep(FAREWELL).await,
+        () = stopped => tokio::time::sleep(FAREWELL).await,
     }
 }

@@ -8,4 +8,5 @@ pub(crate) mod endpoint;
 mod gathered;
 mod http1;
 mod http2;
+pub mod proxy_protocol;
 pub(crate) mod tls;

@@ -101,7 +101,8 @@ pub(crate) fn key(affinity: Affinity<'_>, headers: &HeaderMap, query: Option<&st
     }
 }
 
-fn access_token<'r>(authorization: &'r str, query: Option<&'r str>) -> Option<&'r str> {
+/// The access token of a request, from its `Authorization` header or its query.
+pub(crate) fn access_token<'r>(authorization: &'r str, query: Option<&'r str>) -> Option<&'r str> {
     let (scheme, token) = authorization.split_once(' ').unwrap_or_default();
     if scheme.eq_ignore_ascii_case("bearer") {
         return Some(token.trim());
@@ -111,7 +112,7 @@ fn access_token<'r>(authorization: &'r str, query: Option<&'r str>) -> Option<&'
 
 /// The `origin` parameter of `Authorization: X-Matrix …` (server-server API, "Request Authentication"), unverified: it
 /// chooses a cache, nothing else.
-fn x_matrix_origin(authorization: &str) -> Option<&str> {
+pub(crate) fn x_matrix_origin(authorization: &str) -> Option<&str> {
     let (scheme, parameters) = authorization.split_once(' ')?;
     if !scheme.eq_ignore_ascii_case("x-matrix") {
         return None;

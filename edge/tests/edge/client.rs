@@ -11,7 +11,7 @@ use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, ServerName};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
@@ -54,6 +54,15 @@ impl Answer {
 }
 
 pub(crate) async fn tls(address: SocketAddr, ca: &Path, name: &str, protocols: &[&[u8]]) -> TlsStream<TcpStream> {
+    tls_over(TcpStream::connect(address).await.unwrap(), ca, name, protocols).await.unwrap()
+}
+
+pub(crate) async fn tls_over(
+    tcp: TcpStream,
+    ca: &Path,
+    name: &str,
+    protocols: &[&[u8]],
+) -> std::io::Result<TlsStream<TcpStream>> {
     let mut roots = RootCertStore::empty();
     for certificate in CertificateDer::pem_file_iter(ca).unwrap() {
         roots.add(certificate.unwrap()).unwrap();
@@ -62,9 +71,19 @@ pub(crate) async fn tls(address: SocketAddr, ca: &Path, name: &str, protocols: &
     let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
     let mut config = config.with_root_certificates(roots).with_no_client_auth();
     config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
-    let tcp = TcpStream::connect(address).await.unwrap();
     let name = ServerName::try_from(name.to_owned()).unwrap();
-    TlsConnector::from(Arc::new(config)).connect(name, tcp).await.unwrap()
+    TlsConnector::from(Arc::new(config)).connect(name, tcp).await
+}
+
+/// Connects from an address of this machine (all of 127.0.0.0/8 is), so that a test has many clients.
+pub(crate) async fn tcp_from(client: &str, address: SocketAddr) -> TcpStream {
+    try_tcp_from(client, address).await.unwrap()
+}
+
+pub(crate) async fn try_tcp_from(client: &str, address: SocketAddr) -> std::io::Result<TcpStream> {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind(SocketAddr::new(client.parse().unwrap(), 0)).unwrap();
+    socket.connect(address).await
 }
 
 /// One connection.
@@ -75,14 +94,22 @@ pub(crate) enum Connection {
 
 impl Connection {
     pub(crate) async fn http1(address: SocketAddr, ca: &Path) -> Self {
-        let stream = tls(address, ca, "localhost", &[b"http/1.1"]).await;
-        let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.unwrap();
+        Self::http1_over(TcpStream::connect(address).await.unwrap(), ca).await.unwrap()
+    }
+
+    pub(crate) async fn http1_over(tcp: TcpStream, ca: &Path) -> std::io::Result<Self> {
+        let stream = tls_over(tcp, ca, "localhost", &[b"http/1.1"]).await?;
+        let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(std::io::Error::other)?;
         tokio::spawn(connection.with_upgrades());
-        Self::Http1(sender)
+        Ok(Self::Http1(sender))
     }
 
     pub(crate) async fn http2(address: SocketAddr, ca: &Path) -> Self {
-        let stream = tls(address, ca, "localhost", &[b"h2"]).await;
+        Self::http2_over(TcpStream::connect(address).await.unwrap(), ca).await
+    }
+
+    pub(crate) async fn http2_over(tcp: TcpStream, ca: &Path) -> Self {
+        let stream = tls_over(tcp, ca, "localhost", &[b"h2"]).await.unwrap();
         assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"h2"[..]));
         let (sender, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
         tokio::spawn(connection);

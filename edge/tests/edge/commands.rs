@@ -58,6 +58,11 @@ async fn every_command_helps() {
         &["doctor", "--help"],
         &["reload", "--help"],
         &["status", "--help"],
+        &["shards", "--help"],
+        &["bans", "--help"],
+        &["ban", "--help"],
+        &["unban", "--help"],
+        &["jail", "--help"],
         &["shards", "restart", "--help"],
         &["upgrade", "--help"],
     ] {

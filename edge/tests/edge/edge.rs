@@ -23,6 +23,8 @@ pub(crate) async fn patiently<F: Future>(what: &str, future: F) -> F::Output {
 /// What a test changes about the configuration.
 #[derive(Default)]
 pub(crate) struct Options<'a> {
+    /// Lines for `[listen]`.
+    pub(crate) listen: &'a str,
     /// Lines for `[upstream]`.
     pub(crate) upstream: &'a str,
     /// Lines for `[limits]`.
@@ -74,11 +76,11 @@ impl Edge {
     pub(crate) async fn in_folder(folder: TempDir, shards: Vec<Arc<Shard>>, options: Options<'_>) -> Self {
         let sockets: Vec<String> =
             (0..options.shards).map(|shard| format!("unix:{}", socket(folder.path(), shard).display())).collect();
-        let Options { upstream, limits, sections, environment, .. } = options;
+        let Options { listen, upstream, limits, sections, environment, .. } = options;
         let config = format!(
             "[server]\nname = \"localhost\"\nbase_url = \"https://matrix.localhost:8443\"\n\
              federation_address = \"matrix.localhost:443\"\n\
-             [listen]\nhttps = [\"127.0.0.1:0\"]\nfederation = [\"127.0.0.1:0\"]\nhttp = [\"127.0.0.1:0\"]\n\
+             [listen]\nhttps = [\"127.0.0.1:0\"]\nfederation = [\"127.0.0.1:0\"]\nhttp = [\"127.0.0.1:0\"]\n{listen}\n\
              [tls.development_ca]\nfolder = \"{folder}/ca\"\n\
              [upstream]\ncluster_secret = \"{SECRET}\"\nhealth_interval_ms = 200\nshards = {sockets:?}\n{upstream}\n\
              [control]\nsocket = \"{folder}/control/control.sock\"\n\

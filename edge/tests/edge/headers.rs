@@ -81,7 +81,7 @@ async fn a_verdict_is_counted_and_stays_inside() {
     assert!(!answer.headers.keys().any(|name| name.as_str().starts_with("x-gatehouse")), "{answer:?}");
     let metrics = edge.private("/metrics").await;
     assert!(metrics.contains("gatehouse_edge_verdicts_total{verdict=\"login-failed\"} 1"), "{metrics}");
-    assert!(metrics.contains("gatehouse_edge_requests_total{class=\"client\",status=\"4xx\"} 1"), "{metrics}");
+    assert!(metrics.contains("gatehouse_edge_requests_total{class=\"login\",status=\"4xx\"} 1"), "{metrics}");
 }
 
 #[tokio::test]

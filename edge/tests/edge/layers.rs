@@ -4,9 +4,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// `listener → admission → routing → upstream`: these never use each other, nor what puts them together.
-const ROOMS: [(&str, &[&str]); 5] = [
-    ("listener", &["config", "header_deadline", "metrics"]),
-    ("admission", &[]),
+const ROOMS: [(&str, &[&str]); 6] = [
+    ("listener", &["admission", "bans", "config", "header_deadline", "metrics"]),
+    ("admission", &["config"]),
+    ("bans", &["admission", "config", "live", "metrics"]),
     ("routing", &[]),
     ("upstream", &["config"]),
     // Asks from outside, like a stranger: what the edge does inside is nothing to it.

@@ -1,5 +1,6 @@
 //! The edge as a process, between real clients over TLS and real shards over Unix sockets.
 
+mod bans;
 mod bodies;
 mod client;
 mod commands;
@@ -11,11 +12,15 @@ mod edge;
 mod headers;
 mod layers;
 mod lifetime;
+mod limits;
 mod load;
 mod nonsense;
 mod paths;
+mod policy;
+mod proxy_protocol;
 mod reload;
 mod retries;
+mod slow_clients;
 mod supervision;
 mod telemetry;
 mod tls;

@@ -9,7 +9,7 @@ pub use forwarded::{
     Signed, TRACEPARENT, verify,
 };
 pub use routing_key::{RoutingKey, mint_prefix, token_routing_key};
-pub use verdict::{VERDICT, Verdict};
+pub use verdict::{ORIGIN, VERDICT, Verdict};
 
 /// The environment variable by which the edge tells the shards that it starts the cluster secret.
 pub const SECRET_VARIABLE: &str = "GATEHOUSE_CLUSTER_SECRET";

@@ -7,6 +7,10 @@ use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, utf8_percent_enco
 /// The header that carries a verdict; the edge removes it on the way out.
 pub const VERDICT: &str = "x-gatehouse-verdict";
 
+/// The header by which a shard tells whose signature it found right on the request: the name of another server. A verdict
+/// beside it is about that server; the edge removes it on the way out.
+pub const ORIGIN: &str = "x-gatehouse-origin";
+
 /// The longest subject that is kept, in bytes: identifiers of the specification end at 255.
 const MAX_SUBJECT_BYTES: usize = 255;
 

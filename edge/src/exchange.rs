@@ -1,13 +1,18 @@
 //! What is known of one request while it is answered.
 
 use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
 use std::time::Duration;
 
+use pingora_core::upstreams::peer::HttpPeer;
 use tokio::time::Instant;
 use tracing::Span;
 
 use crate::admission::request_class::RequestClass;
-use crate::upstream::headers::Vouched;
+use crate::content::compression::Encoder;
+use crate::front::Route;
+use crate::upstream::headers::{Announced, Vouched};
+use crate::upstream::shard::{InFlight, Shard};
 
 /// A request that a shard's death interrupts is tried this many times in all: twice is bad luck, thrice is its fault.
 const MAX_INTERRUPTIONS: u32 = 3;
@@ -17,6 +22,8 @@ const MAX_INTERRUPTIONS: u32 = 3;
 pub(crate) struct Exchange {
     pub(crate) started: Instant,
     pub(crate) client: IpAddr,
+    /// The host that the client named, as it did.
+    pub(crate) host: String,
     pub(crate) class: RequestClass,
     pub(crate) request_id: String,
     /// Places the request among the shards.
@@ -25,6 +32,19 @@ pub(crate) struct Exchange {
     pub(crate) body_limit: u64,
     pub(crate) body_passed: u64,
     pub(crate) vouched: Option<Vouched>,
+    /// The shard that was tried last.
+    pub(crate) shard: Option<Arc<Shard>>,
+    /// Whether the request is work while it is in flight, unlike a long poll; and its place in the shard's count.
+    pub(crate) is_work: bool,
+    in_flight: Option<InFlight>,
+    /// Compresses the answer.
+    pub(crate) encoder: Option<Encoder>,
+    /// The configured route that the request takes past the shards.
+    pub(crate) route: Option<Arc<Route>>,
+    /// What the route's server is told.
+    pub(crate) announced: Option<Announced>,
+    /// Which of the route's addresses was tried last.
+    pub(crate) address: usize,
     /// Until when the request waits for a healthy shard; set when it first has to.
     pub(crate) held_until: Option<Instant>,
     pub(crate) attempts: u32,
@@ -42,12 +62,20 @@ impl Exchange {
         Self {
             started: Instant::now(),
             client: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            host: String::new(),
             class: RequestClass::Other,
             request_id: String::new(),
             key: 0,
             body_limit: 0,
             body_passed: 0,
             vouched: None,
+            shard: None,
+            is_work: false,
+            in_flight: None,
+            encoder: None,
+            route: None,
+            announced: None,
+            address: 0,
             held_until: None,
             attempts: 0,
             crowded: false,
@@ -55,6 +83,13 @@ impl Exchange {
             retry_after: None,
             span: Span::none(),
         }
+    }
+
+    /// Tries a shard.
+    pub(crate) fn choose(&mut self, shard: &Arc<Shard>) -> Box<HttpPeer> {
+        self.in_flight = self.is_work.then(|| shard.works());
+        self.shard = Some(shard.clone());
+        Box::new(shard.peer())
     }
 
     /// Counts bytes of the body; `false` when they are too many.

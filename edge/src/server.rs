@@ -27,17 +27,23 @@ use tracing::{info, warn};
 use crate::admission::request_class::BodyLimits;
 use crate::chance::Chance;
 use crate::config::{EdgeConfig, LimitsConfig};
+use crate::front::{Front, UnusableRoute};
 use crate::listener::certificate_source::CertificateSource;
 use crate::listener::certificates::{CertificateError, Certificates};
 use crate::listener::development_ca::DevelopmentCaError;
 use crate::listener::endpoint::{BindError, Endpoint, Shared, bind};
 use crate::listener::tls;
+use crate::loop_lag::LoopLag;
 use crate::metrics::{Connections, Metrics};
 use crate::proxy::Proxy;
 use crate::redirect::RedirectToHttps;
-use crate::routing::well_known::WellKnown;
+use crate::routing::listener_role::Role;
+use crate::shedding::Shedding;
 use crate::upstream::health;
-use crate::upstream::pool::{Pool, UnusableAddress};
+use crate::upstream::pool::Pool;
+use crate::upstream::retry_budget::RetryBudget;
+use crate::upstream::shard::{ShardPolicy, UnusableAddress};
+use crate::upstream::shard_tls::{ShardTls, ShardTlsError};
 use crate::upstream::supervise::{SuperviseError, Supervisor};
 
 /// An idle HTTP/2 connection is closed after this time; Pingora's own default is never.
@@ -67,6 +73,12 @@ pub enum StartError {
     /// A shard's address cannot be used.
     #[error(transparent)]
     Shard(#[from] UnusableAddress),
+    /// TLS towards shards cannot be set up.
+    #[error(transparent)]
+    ShardTls(#[from] ShardTlsError),
+    /// A route cannot be used.
+    #[error(transparent)]
+    Route(#[from] UnusableRoute),
     /// No shard can be supervised.
     #[error(transparent)]
     Supervise(#[from] SuperviseError),
@@ -127,7 +139,18 @@ pub async fn run(
     let pool = Arc::new(make_pool(&config, supervisor.as_deref(), &metrics)?);
     let listeners = Listeners::bind(&config)?;
     let listening = listeners.describe(source.ca());
-    let proxy = Arc::new(application(make_proxy(&config, pool.clone(), metrics.clone(), seed, exports_spans)?));
+    let lag = LoopLag::default();
+    let parts = Parts {
+        front: Arc::new(Front::new(&config)?),
+        pool: pool.clone(),
+        retries: Arc::new(RetryBudget::new(config.upstream.retry_percent, config.upstream.retry_burst)),
+        overload: Arc::new(Shedding::new(&config.overload, lag.clone(), &metrics)),
+        metrics: metrics.clone(),
+        exports_spans,
+    };
+    let proxy_for = |role, seed| make_proxy(&config, &parts, role, seed).map(application);
+    let proxy = Arc::new(proxy_for(Role::Everything, seed)?);
+    let for_servers = Arc::new(proxy_for(Role::Federation, seed.wrapping_add(1))?);
     let redirect = Arc::new(application(RedirectToHttps { port: public_https_port(&config, &listening) }));
     let acceptor = Arc::new(Acceptor::from_server_config(tls::server_config(certificates.clone())?));
     let stop_shards = CancellationToken::new();
@@ -136,6 +159,7 @@ pub async fn run(
     // From here on nothing can fail any more.
     let shards = TaskTracker::new();
     shards.spawn(reload);
+    shards.spawn(lag.measure(stop_shards.clone()));
     start_shards(&config, &pool, supervisor, &metrics, &shards, &stop_shards);
     let Listeners { https, federation, http, exposition } = listeners;
     if let Some(listener) = exposition {
@@ -147,7 +171,7 @@ pub async fn run(
     let accepting = TaskTracker::new();
     let endpoint = |name| metrics.listener(name);
     accept_on(https, &proxy, Some(&acceptor), endpoint("https"), &shared, &accepting);
-    accept_on(federation, &proxy, Some(&acceptor), endpoint("federation"), &shared, &accepting);
+    accept_on(federation, &for_servers, Some(&acceptor), endpoint("federation"), &shared, &accepting);
     accept_on(http, &redirect, None, endpoint("http"), &shared, &accepting);
     accepting.close();
     announce(&listening);
@@ -157,6 +181,7 @@ pub async fn run(
     let _ = say_stopping.send(true);
     accepting.wait().await;
     proxy.cleanup().await;
+    for_servers.cleanup().await;
     redirect.cleanup().await;
     drain(&shared, Duration::from_secs(config.limits.drain_seconds)).await;
     stop_shards.cancel();
@@ -226,11 +251,17 @@ fn prepare_supervisor(config: &EdgeConfig) -> Result<Option<Arc<Supervisor>>, Su
     config.supervise.as_ref().map(prepare).transpose()
 }
 
-fn make_pool(config: &EdgeConfig, supervisor: Option<&Supervisor>, metrics: &Metrics) -> Result<Pool, UnusableAddress> {
+fn make_pool(config: &EdgeConfig, supervisor: Option<&Supervisor>, metrics: &Metrics) -> Result<Pool, StartError> {
     let own = supervisor.map(Supervisor::addresses).unwrap_or_default();
     let addresses = own.iter().chain(&config.upstream.shards).cloned();
-    let connect_timeout = Duration::from_millis(config.upstream.connect_timeout_ms);
-    Pool::new(addresses, connect_timeout, |shard| metrics.shard_healthy(shard))
+    let upstream = &config.upstream;
+    let policy = ShardPolicy {
+        connect_timeout: Duration::from_millis(upstream.connect_timeout_ms),
+        slow_start: Duration::from_secs(upstream.slow_start_seconds),
+        failures: upstream.failures,
+        tls: upstream.tls.as_ref().map(ShardTls::new).transpose()?.map(Arc::new),
+    };
+    Ok(Pool::new(addresses, &policy, |shard| metrics.shard_healthy(shard))?)
 }
 
 fn start_shards(
@@ -243,7 +274,7 @@ fn start_shards(
 ) {
     let interval = Duration::from_millis(config.upstream.health_interval_ms);
     for shard in pool.shards() {
-        tasks.spawn(health::watch(shard.clone(), interval, stop.clone()));
+        tasks.spawn(health::watch(pool.clone(), shard.clone(), interval, stop.clone()));
         if let Some(supervisor) = supervisor.as_ref().filter(|own| own.addresses().contains(shard.address())) {
             let starts = metrics.shard_starts(&shard.address().to_string());
             tasks.spawn(supervisor.clone().run(shard.clone(), starts, stop.clone()));
@@ -260,24 +291,31 @@ fn public_https_port(config: &EdgeConfig, listening: &Listening) -> u16 {
     }
 }
 
-fn make_proxy(
-    config: &EdgeConfig,
+/// What the proxies of all listeners share.
+struct Parts {
+    front: Arc<Front>,
     pool: Arc<Pool>,
+    retries: Arc<RetryBudget>,
+    overload: Arc<Shedding>,
     metrics: Arc<Metrics>,
-    seed: u64,
     exports_spans: bool,
-) -> Result<Proxy, StartError> {
+}
+
+fn make_proxy(config: &EdgeConfig, parts: &Parts, role: Role, seed: u64) -> Result<Proxy, StartError> {
     let secret: &Secret = &config.upstream.cluster_secret;
     Ok(Proxy {
-        well_known: WellKnown::new(config.server.base_url.as_deref(), config.server.federation_address.as_deref()),
-        pool,
+        role,
+        front: parts.front.clone(),
+        pool: parts.pool.clone(),
+        retries: parts.retries.clone(),
+        overload: parts.overload.clone(),
         secret: ClusterSecret::new(secret).ok_or(StartError::ClusterSecret)?,
         body_limits: BodyLimits { upload: config.limits.max_upload_bytes },
         body_idle: Duration::from_secs(config.limits.body_idle_seconds),
         hold: Duration::from_secs(config.upstream.hold_seconds),
-        metrics,
+        metrics: parts.metrics.clone(),
         chance: Chance::seeded(seed),
-        exports_spans,
+        exports_spans: parts.exports_spans,
     })
 }
 

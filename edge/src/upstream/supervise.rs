@@ -20,7 +20,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use super::pool::Shard;
+use super::shard::Shard;
 use crate::config::SuperviseConfig;
 
 /// The first pause before a restart; it doubles up to [`LONGEST_PAUSE`] while shards end quickly.

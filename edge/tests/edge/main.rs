@@ -1,5 +1,7 @@
 //! The edge as a process, between real clients over TLS and real shards over Unix sockets.
 
+mod admin;
+mod backend;
 mod bodies;
 mod client;
 mod commands;
@@ -12,6 +14,8 @@ mod lifetime;
 mod nonsense;
 mod paths;
 mod retries;
+mod routes;
+mod static_files;
 mod supervision;
 mod telemetry;
 mod tls;

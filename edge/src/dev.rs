@@ -83,13 +83,15 @@ fn edge_toml(folder: &Path, server_name: &str, base_url: &str, ports: Ports) -> 
     let ca = quoted(&folder.join("ca"));
     let sockets = quoted(&folder.join("sockets"));
     let homeserver = quoted(&folder.join("homeserver.toml"));
+    let control = quoted(&folder.join("control.sock"));
     format!(
         "# Made by `gatehouse dev`; edit it as you like. conf/edge.toml explains every key.\n\
          [server]\nname = {}\nbase_url = {}\nfederation_address = {}\n\n\
          [listen]\nhttps = [\"127.0.0.1:{https}\"]\nfederation = [\"127.0.0.1:{federation}\"]\nhttp = [\"127.0.0.1:{http}\"]\n\n\
          [tls.development_ca]\nfolder = {ca}\n\n\
          [upstream]\ncluster_secret = {{ file = {secret} }}\n\n\
-         [supervise]\nshards = 1\nconfig = {homeserver}\nsocket_folder = {sockets}\n",
+         [supervise]\nshards = 1\nconfig = {homeserver}\nsocket_folder = {sockets}\n\n\
+         [control]\nsocket = {control}\n",
         toml_string(server_name),
         toml_string(base_url),
         toml_string(server_name),

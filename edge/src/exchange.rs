@@ -11,6 +11,7 @@ use tracing::Span;
 use crate::admission::request_class::RequestClass;
 use crate::content::compression::Encoder;
 use crate::front::Route;
+use crate::live::Live;
 use crate::upstream::headers::{Announced, Vouched};
 use crate::upstream::shard::{InFlight, Shard};
 
@@ -20,6 +21,8 @@ const MAX_INTERRUPTIONS: u32 = 3;
 /// One request and its answer.
 #[derive(Debug)]
 pub(crate) struct Exchange {
+    /// What was in force when the request arrived, and is for it until its end.
+    pub(crate) live: Arc<Live>,
     pub(crate) started: Instant,
     pub(crate) client: IpAddr,
     /// The host that the client named, as it did.
@@ -58,8 +61,9 @@ pub(crate) struct Exchange {
 }
 
 impl Exchange {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(live: Arc<Live>) -> Self {
         Self {
+            live,
             started: Instant::now(),
             client: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
             host: String::new(),

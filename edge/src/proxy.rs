@@ -18,12 +18,13 @@ use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 use tokio::time::Instant;
 use tracing::{debug, info_span, warn};
 
-use crate::admission::request_class::{BodyLimits, RequestClass};
+use crate::admission::request_class::RequestClass;
 use crate::admission::request_shape;
 use crate::chance::Chance;
 use crate::exchange::Exchange;
 use crate::front::{Front, Route};
 use crate::header_deadline;
+use crate::live::Current;
 use crate::metrics::Metrics;
 use crate::refusal;
 use crate::reply::{CORS, Reply};
@@ -47,16 +48,12 @@ const CROWDED_PAUSE: Duration = Duration::from_millis(5);
 pub(crate) struct Proxy {
     /// What the listeners in front of it are for.
     pub(crate) role: Role,
-    pub(crate) front: Arc<Front>,
+    /// Taken once by each request.
+    pub(crate) live: Current,
     pub(crate) pool: Arc<Pool>,
     pub(crate) retries: Arc<RetryBudget>,
     pub(crate) overload: Arc<Shedding>,
     pub(crate) secret: ClusterSecret,
-    pub(crate) body_limits: BodyLimits,
-    /// How long a client may send or take nothing within a body.
-    pub(crate) body_idle: Duration,
-    /// How long a request waits while no shard is healthy.
-    pub(crate) hold: Duration,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) chance: Chance,
     /// Whether a span of each request is worth its price.
@@ -68,15 +65,15 @@ impl ProxyHttp for Proxy {
     type CTX = Exchange;
 
     fn new_ctx(&self) -> Exchange {
-        Exchange::new()
+        Exchange::new(self.live.load_full())
     }
 
     /// None: the default would compress everything.
     fn init_downstream_modules(&self, _modules: &mut HttpModules) {}
 
-    async fn early_request_filter(&self, session: &mut Session, _exchange: &mut Exchange) -> Result<()> {
+    async fn early_request_filter(&self, session: &mut Session, exchange: &mut Exchange) -> Result<()> {
         header_deadline::header_arrived();
-        let idle = Some(self.body_idle);
+        let idle = Some(exchange.live.body_idle);
         session.set_read_timeout(idle);
         session.set_write_timeout(idle);
         session.set_total_drain_timeout(Some(DRAIN_REFUSED));
@@ -92,10 +89,10 @@ impl ProxyHttp for Proxy {
         let reply = match self.examine(session, exchange)? {
             Next::Forward => return Ok(false),
             Next::Reply(reply) => Some(reply),
-            Next::File(route) => routed::send_file(session, &route, &self.front, &exchange.host).await?,
+            Next::File(route) => routed::send_file(session, &route, &exchange.live.front, &exchange.host).await?,
         };
         if let Some(reply) = reply {
-            self.refuse_or_answer(session, reply, &exchange.host).await?;
+            self.refuse_or_answer(session, reply, exchange).await?;
         }
         Ok(true)
     }
@@ -121,7 +118,7 @@ impl ProxyHttp for Proxy {
         if exchange.held_until.is_none() {
             self.metrics.held.inc();
         }
-        let deadline = exchange.hold(self.hold);
+        let deadline = exchange.hold(exchange.live.hold);
         if crowded {
             tokio::time::sleep(CROWDED_PAUSE).await;
         }
@@ -156,7 +153,7 @@ impl ProxyHttp for Proxy {
             (None, Some(announced), Some(route)) => {
                 announced.put_on(request)?;
                 if route.strip_prefix {
-                    routed::strip_prefix(&self.front, &exchange.host, request)?;
+                    routed::strip_prefix(&exchange.live.front, &exchange.host, request)?;
                 }
                 route.on_requests.edit_request(request)
             }
@@ -199,7 +196,7 @@ impl ProxyHttp for Proxy {
             session.set_read_timeout(None);
         }
         if let Some(route) = exchange.route.clone() {
-            return self.finish_routed(&route, session.req_header(), response, exchange);
+            return finish_routed(&route, session.req_header(), response, exchange);
         }
         if let Some(verdict) = response.headers.get(VERDICT).and_then(|value| value.to_str().ok()) {
             match Verdict::parse(verdict) {
@@ -217,9 +214,9 @@ impl ProxyHttp for Proxy {
             }
         }
         if !response.status.is_informational() {
-            self.put_security_headers(security_kind(exchange.class), &exchange.host, response)?;
+            put_security_headers(security_kind(exchange.class), exchange, response)?;
             if exchange.class != RequestClass::Media {
-                exchange.encoder = self.front.compression.begin(session.req_header(), response)?;
+                exchange.encoder = exchange.live.front.compression.begin(session.req_header(), response)?;
             }
         }
         Ok(())
@@ -307,7 +304,7 @@ impl ProxyHttp for Proxy {
         if let Some(reply) = reply {
             session.set_keepalive(None);
             // A client that is gone has no use for the answer.
-            let _ = self.refuse_or_answer(session, reply, &exchange.host).await;
+            let _ = self.refuse_or_answer(session, reply, exchange).await;
         }
         FailToProxy { error_code, can_reuse_downstream: false }
     }
@@ -356,6 +353,7 @@ impl ProxyHttp for Proxy {
 impl Proxy {
     /// Admits and routes.
     fn examine(&self, session: &mut Session, exchange: &mut Exchange) -> Result<Next> {
+        let live = exchange.live.clone();
         let request = session.req_header_mut();
         strip(request);
         let host = host_of(request);
@@ -365,7 +363,7 @@ impl Proxy {
         exchange.host = host.unwrap_or_default();
         let path = request.uri.path();
         let served = self.role.serves(path);
-        if let Some((route, rest)) = self.front.routes.find(&exchange.host, path).filter(|_| served) {
+        if let Some((route, rest)) = live.front.routes.find(&exchange.host, path).filter(|_| served) {
             return match routed::follow(route, request, rest) {
                 Routed::Reply(reply) => Ok(Next::Reply(reply)),
                 Routed::File(route) => Ok(Next::File(route)),
@@ -375,16 +373,16 @@ impl Proxy {
         if request.method == Method::OPTIONS {
             return Ok(Next::Reply(Reply::preflight()));
         }
-        if let Some(status) = self.front.admin.refuses(exchange.client, path) {
+        if let Some(status) = live.front.admin.refuses(exchange.client, path) {
             return Ok(Next::Reply(refusal::admin(status)));
         }
         let affinity = match route(path) {
             Destination::Shard(affinity) if served => affinity,
-            Destination::Document(document) => return Ok(Next::Reply(self.document(request, document))),
+            Destination::Document(document) => return Ok(Next::Reply(document_of(&live.front, request, document))),
             Destination::Shard(_) | Destination::Nowhere => return Ok(Next::Reply(refusal::unrecognized())),
         };
         exchange.class = RequestClass::of(&request.method, path);
-        exchange.body_limit = self.body_limits.of(exchange.class);
+        exchange.body_limit = exchange.live.body_limits.of(exchange.class);
         if announced_length(request).is_some_and(|length| length > exchange.body_limit) {
             return Ok(Next::Reply(refusal::too_large(exchange)));
         }
@@ -392,7 +390,7 @@ impl Proxy {
         let client = exchange.client.to_string();
         exchange.key = key(affinity, &request.headers, request.uri.query(), &client);
         if let Some(seconds) = self.overload.refuses(&self.pool, request, exchange) {
-            let jitter = self.chance.number() % self.overload.retry_after_seconds.max(1);
+            let jitter = self.chance.number() % live.config.overload.retry_after_seconds.max(1);
             return Ok(Next::Reply(Reply::busy(seconds + jitter, "The server is busy; try again later")));
         }
         let (target, traceparent) = self.identify(request, exchange)?;
@@ -431,51 +429,13 @@ impl Proxy {
         Ok((target, traceparent))
     }
 
-    fn document(&self, request: &RequestHeader, document: Document) -> Reply {
-        match (&request.method, self.front.documents.body_of(document)) {
-            (&Method::GET | &Method::HEAD, Some(body)) => Reply::document(body.clone()),
-            (&Method::GET | &Method::HEAD, None) => {
-                Reply::error(StatusCode::NOT_FOUND, "M_NOT_FOUND", "This server publishes no such document")
-            }
-            _ => refusal::read_only(),
-        }
-    }
-
-    /// What another server answers is its own, but for what the configuration and the contract say.
-    fn finish_routed(
-        &self,
-        route: &Route,
-        request: &RequestHeader,
-        response: &mut ResponseHeader,
-        exchange: &mut Exchange,
-    ) -> Result<()> {
-        for name in contract_headers(&response.headers) {
-            response.remove_header(&name);
-        }
-        if !response.status.is_informational() {
-            self.put_security_headers(Kind::Foreign, &exchange.host, response)?;
-            route.on_answers.edit_response(response)?;
-            exchange.encoder = self.front.compression.begin(request, response)?;
-        }
-        Ok(())
-    }
-
-    fn put_security_headers(&self, kind: Kind, host: &str, response: &mut ResponseHeader) -> Result<()> {
-        for (name, value) in self.front.security.of(kind, host) {
-            if !response.headers.contains_key(name) {
-                response.insert_header(name, value)?;
-            }
-        }
-        Ok(())
-    }
-
     /// Writes the answer, then lets a client that is still sending finish or be cut, so that it reads the answer first.
-    async fn refuse_or_answer(&self, session: &mut Session, mut reply: Reply, host: &str) -> Result<()> {
+    async fn refuse_or_answer(&self, session: &mut Session, mut reply: Reply, exchange: &Exchange) -> Result<()> {
         let refused = reply.status().is_client_error() && !session.is_body_done();
         if refused {
             session.set_keepalive(None);
         }
-        for (name, value) in self.front.security.of(Kind::Matrix, host) {
+        for (name, value) in exchange.live.front.security.of(Kind::Matrix, &exchange.host) {
             reply = reply.with(name.clone(), value.clone());
         }
         reply.send(session).await?;
@@ -551,4 +511,41 @@ pub(crate) fn host_of(request: &RequestHeader) -> Option<String> {
 
 fn announced_length(request: &RequestHeader) -> Option<u64> {
     request.headers.get(CONTENT_LENGTH)?.to_str().ok()?.trim().parse().ok()
+}
+
+fn document_of(front: &Front, request: &RequestHeader, document: Document) -> Reply {
+    match (&request.method, front.documents.body_of(document)) {
+        (&Method::GET | &Method::HEAD, Some(body)) => Reply::document(body.clone()),
+        (&Method::GET | &Method::HEAD, None) => {
+            Reply::error(StatusCode::NOT_FOUND, "M_NOT_FOUND", "This server publishes no such document")
+        }
+        _ => refusal::read_only(),
+    }
+}
+
+/// What another server answers is its own, but for what the configuration and the contract say.
+fn finish_routed(
+    route: &Route,
+    request: &RequestHeader,
+    response: &mut ResponseHeader,
+    exchange: &mut Exchange,
+) -> Result<()> {
+    for name in contract_headers(&response.headers) {
+        response.remove_header(&name);
+    }
+    if !response.status.is_informational() {
+        put_security_headers(Kind::Foreign, exchange, response)?;
+        route.on_answers.edit_response(response)?;
+        exchange.encoder = exchange.live.front.compression.begin(request, response)?;
+    }
+    Ok(())
+}
+
+fn put_security_headers(kind: Kind, exchange: &Exchange, response: &mut ResponseHeader) -> Result<()> {
+    for (name, value) in exchange.live.front.security.of(kind, &exchange.host) {
+        if !response.headers.contains_key(name) {
+            response.insert_header(name, value)?;
+        }
+    }
+    Ok(())
 }

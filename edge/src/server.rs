@@ -9,34 +9,33 @@ use std::time::Duration;
 use gatehouse_shared::clock::Clock;
 use gatehouse_shared::config::Secret;
 use gatehouse_shared::contract::ClusterSecret;
-use gatehouse_shared::limits::MAX_REQUEST_HEADER_BYTES;
 use gatehouse_shared::metrics as exposition;
-use pingora_core::apps::{HttpServerOptions, ServerApp};
+use pingora_core::apps::ServerApp;
 use pingora_core::listeners::tls::Acceptor;
-use pingora_core::protocols::http::v2::server::{H2Options, default_h2_options};
-use pingora_core::server::configuration::ServerConf;
-use pingora_proxy::{HttpProxy, ProxyHttp};
 use prometheus_client::registry::Registry;
-use serde::Serialize;
 use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Semaphore, watch};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
-use crate::admission::request_class::BodyLimits;
 use crate::chance::Chance;
-use crate::config::{EdgeConfig, LimitsConfig};
-use crate::front::{Front, UnusableRoute};
+use crate::config::{EdgeConfig, LimitsConfig, chain_of};
+use crate::control::desk::Desk;
+use crate::control::socket::{ControlError, ControlSocket};
 use crate::listener::certificate_source::CertificateSource;
 use crate::listener::certificates::{CertificateError, Certificates};
 use crate::listener::development_ca::DevelopmentCaError;
-use crate::listener::endpoint::{BindError, Endpoint, Shared, bind};
+use crate::listener::endpoint::{BindError, Endpoint, Shared};
 use crate::listener::tls;
+use crate::live::{Current, Live, LiveError};
 use crate::loop_lag::LoopLag;
 use crate::metrics::{Connections, Metrics};
 use crate::proxy::Proxy;
 use crate::redirect::RedirectToHttps;
+use crate::reload::Reloader;
 use crate::routing::listener_role::Role;
 use crate::shedding::Shedding;
 use crate::upstream::health;
@@ -46,11 +45,13 @@ use crate::upstream::shard::{ShardPolicy, UnusableAddress};
 use crate::upstream::shard_tls::{ShardTls, ShardTlsError};
 use crate::upstream::supervise::{SuperviseError, Supervisor};
 
-/// An idle HTTP/2 connection is closed after this time; Pingora's own default is never.
-const H2_IDLE: Duration = Duration::from_secs(300);
-/// Attempts of one request. The time a request may wait is what ends it; this only keeps a mistake from looping.
-const MAX_ATTEMPTS: usize = 1_000;
-const UPSTREAM_KEEPALIVE: usize = 512;
+mod application;
+mod listeners;
+
+pub use listeners::Listening;
+
+use application::application;
+use listeners::Listeners;
 
 /// Why the edge does not start.
 #[derive(Debug, thiserror::Error)]
@@ -76,34 +77,24 @@ pub enum StartError {
     /// TLS towards shards cannot be set up.
     #[error(transparent)]
     ShardTls(#[from] ShardTlsError),
-    /// A route cannot be used.
-    #[error(transparent)]
-    Route(#[from] UnusableRoute),
     /// No shard can be supervised.
     #[error(transparent)]
     Supervise(#[from] SuperviseError),
+    /// Something that the configuration asks for cannot be made.
+    #[error(transparent)]
+    Live(#[from] LiveError),
+    /// The operator's commands cannot be received.
+    #[error(transparent)]
+    Control(#[from] ControlError),
     /// Signals cannot be received.
     #[error("cannot receive signals")]
     Signals(#[source] io::Error),
 }
 
-/// Where the edge listens, once it does. Written to standard output, so that whoever started it knows.
-#[derive(Debug, Clone, Serialize)]
-pub struct Listening {
-    /// Addresses for clients, with TLS.
-    pub https: Vec<SocketAddr>,
-    /// Addresses for other servers, with TLS.
-    pub federation: Vec<SocketAddr>,
-    /// Addresses in the clear.
-    pub http: Vec<SocketAddr>,
-    /// The private address of `/metrics` and `/healthz`.
-    pub metrics: Option<SocketAddr>,
-    /// The development authority's certificate.
-    pub ca: Option<PathBuf>,
-}
-
 /// What the edge needs from its process.
 pub struct Environment {
+    /// The configuration's file, which a reload reads again.
+    pub config_file: PathBuf,
     /// The time of day.
     pub clock: Arc<dyn Clock>,
     /// Decides the ids of requests.
@@ -129,22 +120,25 @@ pub async fn run(
     environment: Environment,
     announce: impl FnOnce(&Listening),
 ) -> Result<(), StartError> {
-    let Environment { clock, seed, exports_spans, stop } = environment;
-    let source = CertificateSource::prepare(config.tls.clone(), &config.server.name, clock.as_ref())?;
+    let Environment { config_file, clock, seed, exports_spans, stop } = environment;
+    let config = Arc::new(config);
+    let source = CertificateSource::prepare(&config.tls, &config.server.name, clock.as_ref())?;
     let certificates = Arc::new(Certificates::default());
-    certificates.replace(&source.load()?);
+    certificates.replace(&source.load(&config.tls)?);
+    let live = Live::prepare(config.clone())?.into_current();
     let mut registry = Registry::default();
     let metrics = Arc::new(Metrics::new(&mut registry));
     let supervisor = prepare_supervisor(&config)?;
     let pool = Arc::new(make_pool(&config, supervisor.as_deref(), &metrics)?);
     let listeners = Listeners::bind(&config)?;
+    let control = bind_control(&config)?;
     let listening = listeners.describe(source.ca());
     let lag = LoopLag::default();
     let parts = Parts {
-        front: Arc::new(Front::new(&config)?),
+        live: live.clone(),
         pool: pool.clone(),
         retries: Arc::new(RetryBudget::new(config.upstream.retry_percent, config.upstream.retry_burst)),
-        overload: Arc::new(Shedding::new(&config.overload, lag.clone(), &metrics)),
+        overload: Arc::new(Shedding::new(lag.clone(), &metrics)),
         metrics: metrics.clone(),
         exports_spans,
     };
@@ -153,18 +147,31 @@ pub async fn run(
     let for_servers = Arc::new(proxy_for(Role::Federation, seed.wrapping_add(1))?);
     let redirect = Arc::new(application(RedirectToHttps { port: public_https_port(&config, &listening) }));
     let acceptor = Arc::new(Acceptor::from_server_config(tls::server_config(certificates.clone())?));
-    let stop_shards = CancellationToken::new();
-    let reload = source.reload_on_hangup(certificates, stop_shards.clone()).map_err(StartError::Signals)?;
+    let hangup = signal(SignalKind::hangup()).map_err(StartError::Signals)?;
 
     // From here on nothing can fail any more.
-    let shards = TaskTracker::new();
-    shards.spawn(reload);
-    shards.spawn(lag.measure(stop_shards.clone()));
-    start_shards(&config, &pool, supervisor, &metrics, &shards, &stop_shards);
+    let stop_background = CancellationToken::new();
+    let background = TaskTracker::new();
+    let turn = tokio::sync::Mutex::default();
+    let reloader = Reloader { file: config_file, started_with: config.clone(), live, source, certificates, turn };
+    let reloader = Arc::new(reloader);
+    background.spawn(reloader.clone().on_hangup(hangup, stop_background.clone()));
+    let desk = Desk {
+        reloader,
+        pool: pool.clone(),
+        supervised: supervisor.as_ref().map(|own| own.addresses().to_vec()).unwrap_or_default(),
+        metrics: metrics.clone(),
+        started: Instant::now(),
+    };
+    if let Some(control) = control {
+        background.spawn(control.serve(Arc::new(desk), stop_background.clone()));
+    }
+    background.spawn(lag.measure(stop_background.clone()));
+    start_shards(&config, &pool, supervisor, &metrics, &background, &stop_background);
     let Listeners { https, federation, http, exposition } = listeners;
     if let Some(listener) = exposition {
         let healthy: exposition::Healthy = Arc::new(move || pool.shards().iter().any(|shard| shard.is_healthy()));
-        shards.spawn(exposition::serve(listener, Arc::new(registry), healthy, stop_shards.clone()));
+        background.spawn(exposition::serve(listener, Arc::new(registry), healthy, stop_background.clone()));
     }
     let (say_stopping, stopping) = watch::channel(false);
     let shared = make_shared(&config.limits, clock, stop.clone(), stopping);
@@ -184,47 +191,21 @@ pub async fn run(
     for_servers.cleanup().await;
     redirect.cleanup().await;
     drain(&shared, Duration::from_secs(config.limits.drain_seconds)).await;
-    stop_shards.cancel();
-    shards.close();
-    shards.wait().await;
+    stop_background.cancel();
+    background.close();
+    background.wait().await;
     info!("stopped");
     Ok(())
 }
 
-/// Everything that the edge listens on, bound before anything is started.
-struct Listeners {
-    https: Vec<TcpListener>,
-    federation: Vec<TcpListener>,
-    http: Vec<TcpListener>,
-    exposition: Option<TcpListener>,
-}
-
-impl Listeners {
-    fn bind(config: &EdgeConfig) -> Result<Self, BindError> {
-        let all = |addresses: &[SocketAddr], key| -> Result<Vec<_>, _> {
-            addresses.iter().map(|address| bind(*address, key)).collect()
-        };
-        Ok(Self {
-            https: all(&config.listen.https, "listen.https")?,
-            federation: all(&config.listen.federation, "listen.federation")?,
-            http: all(&config.listen.http, "listen.http")?,
-            exposition: config
-                .telemetry
-                .metrics_address
-                .map(|address| bind(address, "telemetry.metrics_address"))
-                .transpose()?,
-        })
-    }
-
-    fn describe(&self, ca: Option<PathBuf>) -> Listening {
-        let addresses = |listeners: &[TcpListener]| listeners.iter().filter_map(|one| one.local_addr().ok()).collect();
-        Listening {
-            https: addresses(&self.https),
-            federation: addresses(&self.federation),
-            http: addresses(&self.http),
-            metrics: self.exposition.as_ref().and_then(|listener| listener.local_addr().ok()),
-            ca,
+/// The control socket. Only one that the configuration names is worth failing for.
+fn bind_control(config: &EdgeConfig) -> Result<Option<ControlSocket>, ControlError> {
+    match ControlSocket::bind(config.control.socket()) {
+        Err(error) if config.control.socket.is_none() => {
+            warn!(error = chain_of(&error), "runs without a control socket");
+            Ok(None)
         }
+        bound => bound.map(Some),
     }
 }
 
@@ -293,7 +274,7 @@ fn public_https_port(config: &EdgeConfig, listening: &Listening) -> u16 {
 
 /// What the proxies of all listeners share.
 struct Parts {
-    front: Arc<Front>,
+    live: Current,
     pool: Arc<Pool>,
     retries: Arc<RetryBudget>,
     overload: Arc<Shedding>,
@@ -305,44 +286,15 @@ fn make_proxy(config: &EdgeConfig, parts: &Parts, role: Role, seed: u64) -> Resu
     let secret: &Secret = &config.upstream.cluster_secret;
     Ok(Proxy {
         role,
-        front: parts.front.clone(),
+        live: parts.live.clone(),
         pool: parts.pool.clone(),
         retries: parts.retries.clone(),
         overload: parts.overload.clone(),
         secret: ClusterSecret::new(secret).ok_or(StartError::ClusterSecret)?,
-        body_limits: BodyLimits { upload: config.limits.max_upload_bytes },
-        body_idle: Duration::from_secs(config.limits.body_idle_seconds),
-        hold: Duration::from_secs(config.upstream.hold_seconds),
         metrics: parts.metrics.clone(),
         chance: Chance::seeded(seed),
         exports_spans: parts.exports_spans,
     })
-}
-
-fn application<P: ProxyHttp>(inner: P) -> HttpProxy<P> {
-    let conf = ServerConf {
-        threads: std::thread::available_parallelism().map_or(1, usize::from),
-        upstream_keepalive_pool_size: UPSTREAM_KEEPALIVE,
-        max_retries: MAX_ATTEMPTS,
-        ..ServerConf::default()
-    };
-    let mut application = HttpProxy::new(inner, Arc::new(conf));
-    application.handle_init_modules();
-    application.h2_options = Some(h2_options());
-    let mut options = HttpServerOptions::default();
-    options.h2_idle_timeout = Some(H2_IDLE);
-    application.server_options = Some(options);
-    application
-}
-
-/// Pingora's bound on streams, our own on headers, and windows that do not throttle uploads.
-fn h2_options() -> H2Options {
-    let mut options = default_h2_options();
-    // HTTP/2 counts 32 bytes for each field beside its name and value (RFC 9113, section 10.5.1).
-    options.max_header_list_size(2 * MAX_REQUEST_HEADER_BYTES as u32);
-    options.initial_window_size(256 * 1024);
-    options.initial_connection_window_size(1024 * 1024);
-    options
 }
 
 fn accept_on<A: ServerApp + Send + Sync + 'static>(

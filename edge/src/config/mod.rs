@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 mod admin;
 mod compression;
+mod control;
 mod limits;
 mod listen;
 mod overload;
@@ -21,6 +22,7 @@ mod well_known;
 
 pub use admin::AdminConfig;
 pub use compression::CompressionConfig;
+pub use control::{ControlConfig, DEFAULT_SOCKET};
 pub use limits::LimitsConfig;
 pub use listen::ListenConfig;
 pub use overload::OverloadConfig;
@@ -66,6 +68,9 @@ pub struct EdgeConfig {
     /// When requests are told to come again later.
     #[serde(default)]
     pub overload: OverloadConfig,
+    /// Where the operator's commands reach a running edge.
+    #[serde(default)]
+    pub control: ControlConfig,
     /// Logs, traces and metrics.
     #[serde(default)]
     pub telemetry: TelemetryConfig,
@@ -95,6 +100,7 @@ fn check(config: &EdgeConfig, checker: &mut Checker<'_>) {
     config.security_headers.check(checker);
     config.compression.check(checker);
     config.overload.check(checker);
+    config.control.check(checker);
     telemetry::check(&config.telemetry, checker);
 }
 

@@ -1,70 +1,44 @@
-//! Where certificates come from: the configured files and the development authority, at the start and on every SIGHUP.
+//! Where certificates come from: the configured files and the development authority, at the start and on every reload.
 
-use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use gatehouse_shared::clock::Clock;
-use tokio::signal::unix::{SignalKind, signal};
-use tokio_util::sync::CancellationToken;
-use tracing::{error, info};
 
-use super::certificates::{Certificate, CertificateError, Certificates};
+use super::certificates::{Certificate, CertificateError};
 use super::development_ca::{self, DevelopmentCa, DevelopmentCaError};
-use crate::config::{TlsConfig, chain_of};
+use crate::config::TlsConfig;
 
 /// The certificates of one configuration.
 #[derive(Debug)]
 pub(crate) struct CertificateSource {
-    config: TlsConfig,
     development: Option<DevelopmentCa>,
 }
 
 impl CertificateSource {
     /// Has the development authority sign, where there is one.
-    pub(crate) fn prepare(config: TlsConfig, server_name: &str, clock: &dyn Clock) -> Result<Self, DevelopmentCaError> {
+    pub(crate) fn prepare(
+        config: &TlsConfig,
+        server_name: &str,
+        clock: &dyn Clock,
+    ) -> Result<Self, DevelopmentCaError> {
         let sign = |section: &crate::config::DevelopmentCaConfig| {
             let own = host_of(server_name).to_owned();
             let names: Vec<String> = section.names.iter().cloned().chain([own]).collect();
             development_ca::prepare(&section.folder, &names, clock)
         };
         let development = config.development_ca.as_ref().map(sign).transpose()?;
-        Ok(Self { config, development })
+        Ok(Self { development })
     }
 
-    /// Reads all of them; the configured ones come first.
-    pub(crate) fn load(&self) -> Result<Vec<Certificate>, CertificateError> {
+    /// Reads all that `config` names and the development authority's; the configured ones come first.
+    pub(crate) fn load(&self, config: &TlsConfig) -> Result<Vec<Certificate>, CertificateError> {
         let development = self.development.as_ref().map(|development| &development.leaf);
-        self.config.certificates.iter().chain(development).map(Certificate::load).collect()
+        config.certificates.iter().chain(development).map(Certificate::load).collect()
     }
 
     /// The development authority's own certificate.
     pub(crate) fn ca(&self) -> Option<PathBuf> {
         self.development.as_ref().map(|development| Path::to_owned(&development.ca))
-    }
-
-    /// Reads all of them again on SIGHUP, until `stop`. Those in use stay when the new ones cannot be used.
-    pub(crate) fn reload_on_hangup(
-        self,
-        certificates: Arc<Certificates>,
-        stop: CancellationToken,
-    ) -> io::Result<impl Future<Output = ()>> {
-        let mut hangup = signal(SignalKind::hangup())?;
-        Ok(async move {
-            loop {
-                tokio::select! {
-                    () = stop.cancelled() => return,
-                    _ = hangup.recv() => {}
-                }
-                match self.load() {
-                    Ok(loaded) => {
-                        certificates.replace(&loaded);
-                        info!(certificates = loaded.len(), "read the certificates again");
-                    }
-                    Err(error) => error!(error = chain_of(&error), "kept the certificates in use"),
-                }
-            }
-        })
     }
 }
 

@@ -50,7 +50,15 @@ async fn check_is_content_with_what_is_right() {
 
 #[tokio::test]
 async fn every_command_helps() {
-    for arguments in [&["--help"][..], &["run", "--help"], &["check", "--help"], &["dev", "--help"]] {
+    for arguments in [
+        &["--help"][..],
+        &["run", "--help"],
+        &["check", "--help"],
+        &["dev", "--help"],
+        &["reload", "--help"],
+        &["status", "--help"],
+        &["shards", "--help"],
+    ] {
         let (code, told) = output(arguments).await;
         assert!(code == Some(0) && told.contains("Usage: gatehouse"), "{told}");
     }

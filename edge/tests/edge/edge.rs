@@ -79,6 +79,7 @@ impl Edge {
              [listen]\nhttps = [\"127.0.0.1:0\"]\nfederation = [\"127.0.0.1:0\"]\nhttp = [\"127.0.0.1:0\"]\n\
              [tls.development_ca]\nfolder = \"{folder}/ca\"\n\
              [upstream]\ncluster_secret = \"{SECRET}\"\nhealth_interval_ms = 200\nshards = {sockets:?}\n{upstream}\n\
+             [control]\nsocket = \"{folder}/control/control.sock\"\n\
              [limits]\n{limits}\n[telemetry]\nmetrics_address = \"127.0.0.1:0\"\n{sections}\n",
             folder = folder.path().display(),
         );

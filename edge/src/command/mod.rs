@@ -1,0 +1,84 @@
+//! The command line: one file a command.
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use gatehouse_shared::config::ConfigError;
+use gatehouse_shared::telemetry::TelemetryError;
+
+use crate::config::chain_of;
+use crate::control::client::AskError;
+use crate::dev::DevError;
+use crate::server::StartError;
+
+mod check;
+mod dev;
+mod edge;
+mod reload;
+mod run;
+mod shards;
+mod status;
+
+/// Gatehouse's front door: TLS, routing and supervision of a Matrix homeserver.
+#[derive(Debug, Parser)]
+#[command(name = "gatehouse", version, about)]
+pub struct Command {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Debug, Subcommand)]
+enum Action {
+    /// Runs the edge until SIGTERM or SIGINT; SIGHUP reads the configuration again
+    Run(run::Run),
+    /// Checks a configuration and names the file, line and key of every mistake
+    Check(check::Check),
+    /// Runs a whole server for development: makes a folder with everything it needs, and starts edge and shard
+    Dev(dev::Dev),
+    /// Has the running edge read its whole configuration again; a mistake changes nothing and is named
+    Reload(reload::Reload),
+    /// Shows what the running edge is doing
+    Status(status::Status),
+    /// Lists the shards behind the running edge
+    Shards(shards::Shards),
+}
+
+/// Why a command failed. The alternate form of `Display` (`{:#}`) adds the sources.
+#[derive(Debug, thiserror::Error)]
+pub enum CommandError {
+    /// The configuration cannot be used.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The folder for development cannot be made.
+    #[error(transparent)]
+    Dev(#[from] DevError),
+    /// Logs and traces cannot be set up.
+    #[error("{}", chain_of(.0))]
+    Telemetry(#[from] TelemetryError),
+    /// The edge cannot start.
+    #[error("{}", chain_of(.0))]
+    Start(#[from] StartError),
+    /// The running edge gave no answer, or refused.
+    #[error(transparent)]
+    Ask(#[from] AskError),
+    /// The system refuses something that every program needs.
+    #[error("the system refuses to run this program: {0}")]
+    System(#[from] std::io::Error),
+}
+
+impl Command {
+    /// Does what the command line says.
+    ///
+    /// # Errors
+    /// When it cannot be done. Mistakes that `check` finds are its result, not an error.
+    pub fn execute(self) -> Result<ExitCode, CommandError> {
+        match self.action {
+            Action::Run(run) => run.execute(),
+            Action::Check(check) => Ok(check.execute()),
+            Action::Dev(dev) => dev.execute(),
+            Action::Reload(reload) => reload.execute(),
+            Action::Status(status) => status.execute(),
+            Action::Shards(shards) => shards.execute(),
+        }
+    }
+}

@@ -1,0 +1,122 @@
+//! The control socket: who may connect, and how lines become requests.
+
+use std::fs::{self, DirBuilder, Permissions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::{UnixListener, UnixStream};
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
+
+use super::desk::Desk;
+use super::protocol::{Answer, Request};
+
+/// The longest request; policies travel as files, not here.
+const MAX_LINE_BYTES: u64 = 64 * 1024;
+/// How long a connection may say nothing.
+const IDLE: Duration = Duration::from_secs(60);
+
+/// The control socket cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub enum ControlError {
+    /// The folder or the socket cannot be made.
+    #[error("cannot listen for commands on {} (control.socket)", path.display())]
+    Bind {
+        /// The socket.
+        path: PathBuf,
+        /// The system's reason.
+        source: io::Error,
+    },
+    /// Another edge has it.
+    #[error("another edge listens on {} (control.socket)", .0.display())]
+    Taken(PathBuf),
+}
+
+/// A socket that is bound and answers nobody yet.
+#[derive(Debug)]
+pub(crate) struct ControlSocket {
+    listener: UnixListener,
+    path: PathBuf,
+    /// Who may connect beside root: the user who runs the edge.
+    owner: u32,
+}
+
+impl ControlSocket {
+    /// Binds `path` with mode 0600. What a dead edge left there is replaced, a living edge is not.
+    pub(crate) fn bind(path: &Path) -> Result<Self, ControlError> {
+        let cannot = |source| ControlError::Bind { path: path.to_owned(), source };
+        let folder = path.parent().unwrap_or(Path::new("/"));
+        DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(cannot)?;
+        let listener = match UnixListener::bind(path) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+                if std::os::unix::net::UnixStream::connect(path).is_ok() {
+                    return Err(ControlError::Taken(path.to_owned()));
+                }
+                fs::remove_file(path).and_then(|()| UnixListener::bind(path))
+            }
+            bound => bound,
+        };
+        Self::of(listener.map_err(cannot)?, path).map_err(cannot)
+    }
+
+    fn of(listener: UnixListener, path: &Path) -> io::Result<Self> {
+        fs::set_permissions(path, Permissions::from_mode(0o600))?;
+        let owner = fs::metadata(path)?.uid();
+        Ok(Self { listener, path: path.to_owned(), owner })
+    }
+
+    /// Answers until `stop`, and leaves no socket behind.
+    pub(crate) async fn serve(self, desk: Arc<Desk>, stop: CancellationToken) {
+        loop {
+            let accepted = tokio::select! {
+                () = stop.cancelled() => break,
+                accepted = self.listener.accept() => accepted,
+            };
+            match accepted {
+                Ok((stream, _)) if self.may_ask(&stream) => {
+                    let desk = desk.clone();
+                    tokio::spawn(async move {
+                        // A command that went away has nobody to tell.
+                        let _ = converse(stream, &desk).await;
+                    });
+                }
+                Ok(_) => warn!("refused a command of another user"),
+                Err(error) => {
+                    warn!(%error, "cannot accept a command");
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+            }
+        }
+        // Somebody may have removed it before.
+        let _ = fs::remove_file(&self.path);
+    }
+
+    /// The mode of the socket says the same; but its folder may be older than the edge, and wider.
+    fn may_ask(&self, stream: &UnixStream) -> bool {
+        stream.peer_cred().is_ok_and(|peer| peer.uid() == 0 || peer.uid() == self.owner)
+    }
+}
+
+async fn converse(stream: UnixStream, desk: &Desk) -> io::Result<()> {
+    let (read, mut write) = stream.into_split();
+    let mut read = BufReader::new(read);
+    let mut line = String::new();
+    loop {
+        line.clear();
+        let arrived = tokio::time::timeout(IDLE, (&mut read).take(MAX_LINE_BYTES).read_line(&mut line)).await;
+        if arrived.map_err(io::Error::other)?? == 0 {
+            return Ok(());
+        }
+        let answer = match serde_json::from_str::<Request>(&line) {
+            Ok(request) => desk.answer(request).await,
+            Err(error) => Answer::refused(format!("this edge does not know the request: {error}")),
+        };
+        let mut answer = serde_json::to_vec(&answer).map_err(io::Error::other)?;
+        answer.push(b'\n');
+        write.write_all(&answer).await?;
+    }
+}

@@ -55,6 +55,7 @@ async fn every_command_helps() {
         &["run", "--help"],
         &["check", "--help"],
         &["dev", "--help"],
+        &["doctor", "--help"],
         &["reload", "--help"],
         &["status", "--help"],
         &["shards", "--help"],

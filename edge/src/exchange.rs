@@ -13,7 +13,7 @@ use crate::content::compression::Encoder;
 use crate::front::Route;
 use crate::live::Live;
 use crate::upstream::headers::{Announced, Vouched};
-use crate::upstream::shard::{InFlight, Shard};
+use crate::upstream::shard::{Passage, Shard, Work};
 
 /// A request that a shard's death interrupts is tried this many times in all: twice is bad luck, thrice is its fault.
 const MAX_INTERRUPTIONS: u32 = 3;
@@ -39,7 +39,7 @@ pub(crate) struct Exchange {
     pub(crate) shard: Option<Arc<Shard>>,
     /// Whether the request is work while it is in flight, unlike a long poll; and its place in the shard's count.
     pub(crate) is_work: bool,
-    in_flight: Option<InFlight>,
+    work: Option<Work>,
     /// Compresses the answer.
     pub(crate) encoder: Option<Encoder>,
     /// The configured route that the request takes past the shards.
@@ -51,6 +51,8 @@ pub(crate) struct Exchange {
     /// Until when the request waits for a healthy shard; set when it first has to.
     pub(crate) held_until: Option<Instant>,
     pub(crate) attempts: u32,
+    /// Counts the request at the shard that has it.
+    pub(crate) passage: Option<Passage>,
     /// The last shard had no room for another connection.
     pub(crate) crowded: bool,
     interruptions: u32,
@@ -75,13 +77,14 @@ impl Exchange {
             vouched: None,
             shard: None,
             is_work: false,
-            in_flight: None,
+            work: None,
             encoder: None,
             route: None,
             announced: None,
             address: 0,
             held_until: None,
             attempts: 0,
+            passage: None,
             crowded: false,
             interruptions: 0,
             retry_after: None,
@@ -89,11 +92,12 @@ impl Exchange {
         }
     }
 
-    /// Tries a shard.
-    pub(crate) fn choose(&mut self, shard: &Arc<Shard>) -> Box<HttpPeer> {
-        self.in_flight = self.is_work.then(|| shard.works());
+    /// Goes to a shard.
+    pub(crate) fn choose(&mut self, passage: Passage) -> Box<HttpPeer> {
+        let shard = passage.shard();
+        self.work = self.is_work.then(|| shard.works());
         self.shard = Some(shard.clone());
-        Box::new(shard.peer())
+        Box::new(self.passage.insert(passage).peer())
     }
 
     /// Counts bytes of the body; `false` when they are too many.

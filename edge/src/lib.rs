@@ -28,4 +28,6 @@ pub mod server;
 mod server_name;
 mod shedding;
 mod status;
+mod systemd;
+pub mod upgrade;
 mod upstream;

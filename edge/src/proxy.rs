@@ -111,9 +111,10 @@ impl ProxyHttp for Proxy {
             exchange.address = address;
             return Ok(Box::new(peer));
         }
+        exchange.passage = None;
         let crowded = std::mem::take(&mut exchange.crowded);
-        if !crowded && let Some(shard) = self.pool.find(exchange.key) {
-            return Ok(exchange.choose(shard));
+        if !crowded && let Some(passage) = self.pool.enter(exchange.key) {
+            return Ok(exchange.choose(passage));
         }
         if exchange.held_until.is_none() {
             self.metrics.held.inc();
@@ -123,7 +124,7 @@ impl ProxyHttp for Proxy {
             tokio::time::sleep(CROWDED_PAUSE).await;
         }
         match self.pool.wait_for(exchange.key, deadline).await {
-            Some(shard) if !crowded || Instant::now() < deadline => Ok(exchange.choose(shard)),
+            Some(passage) if !crowded || Instant::now() < deadline => Ok(exchange.choose(passage)),
             _ => Error::e_explain(ErrorType::HTTPStatus(429), "no shard is healthy and has room"),
         }
     }

@@ -29,7 +29,7 @@ impl Shedding {
         exchange.is_work = !is_long_poll(path, query);
         let config = &exchange.live.config.overload;
         let load = Load {
-            in_flight: pool.find(exchange.key).map_or_else(|| pool.waiting(), |shard| shard.in_flight()),
+            in_flight: pool.find(exchange.key).map_or_else(|| pool.waiting(), |shard| shard.working()),
             most_in_flight: config.requests_per_shard,
             lag: self.lag.now(),
             most_lag: Duration::from_millis(config.lag_ms),

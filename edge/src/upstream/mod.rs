@@ -7,6 +7,7 @@ pub(crate) mod health;
 pub(crate) mod pool;
 pub(crate) mod retry_budget;
 pub(crate) mod shard;
+pub(crate) mod shard_process;
 pub(crate) mod shard_tls;
 pub(crate) mod supervise;
 pub(crate) mod tls;

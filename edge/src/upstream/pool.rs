@@ -8,7 +8,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::shard::{Pace, Shard, ShardPolicy, UnusableAddress, spread};
+use super::shard::{Pace, Passage, Shard, ShardPolicy, UnusableAddress, spread};
 
 /// All shards.
 #[derive(Debug)]
@@ -43,13 +43,19 @@ impl Pool {
         healthy().filter(|shard| shard.takes(key)).max_by_key(score).or_else(|| healthy().max_by_key(score))
     }
 
-    /// Like [`Self::find`], but waits until `deadline` for a shard to become healthy.
-    pub(crate) async fn wait_for(&self, key: u64, deadline: Instant) -> Option<&Arc<Shard>> {
+    /// Sends a request to the healthy shard that serves `key`, if there is one.
+    pub(crate) fn enter(&self, key: u64) -> Option<Passage> {
+        // A shard that is drained between the two calls is not found again.
+        std::iter::from_fn(|| self.find(key)).find_map(Shard::enter)
+    }
+
+    /// Like [`Self::enter`], but waits until `deadline` for a shard to become healthy.
+    pub(crate) async fn wait_for(&self, key: u64, deadline: Instant) -> Option<Passage> {
         let mut changed = self.changed.subscribe();
         let _waiting = Waiting::new(&self.waiting);
         loop {
-            if let Some(shard) = self.find(key) {
-                return Some(shard);
+            if let Some(passage) = self.enter(key) {
+                return Some(passage);
             }
             // The sender lives in `self`, so only the deadline ends this early.
             tokio::time::timeout_at(deadline, changed.changed()).await.ok()?.ok()?;
@@ -149,6 +155,23 @@ mod tests {
         assert!(keys().zip(&before).all(|(key, was)| pool.find(key).unwrap().name == *was));
     }
 
+    #[tokio::test]
+    async fn a_drained_shard_keeps_its_requests_and_takes_no_more() {
+        let pool = pool(1);
+        let shard = &pool.shards()[0];
+        pool.welcome(shard);
+        let passage = pool.enter(1).unwrap();
+        shard.begin_draining();
+        pool.welcome(shard);
+        assert!(pool.enter(1).is_none() && shard.enter().is_none());
+        assert_eq!(shard.in_flight(), 1);
+        drop(passage);
+        shard.drained().await;
+        shard.end_draining();
+        pool.welcome(shard);
+        assert!(pool.enter(1).is_some());
+    }
+
     #[test]
     fn without_a_healthy_shard_there_is_none() {
         assert!(pool(3).find(1).is_none());
@@ -159,7 +182,10 @@ mod tests {
         let pool = Arc::new(pool(2));
         let waiting = pool.clone();
         let deadline = Instant::now() + Duration::from_secs(5);
-        let waiter = tokio::spawn(async move { waiting.wait_for(7, deadline).await.map(|shard| shard.name.clone()) });
+        let waiter =
+            tokio::spawn(
+                async move { waiting.wait_for(7, deadline).await.map(|passage| passage.shard().name.clone()) },
+            );
         tokio::task::yield_now().await;
         pool.shards()[1].mark_healthy(Pace::AtOnce);
         assert_eq!(waiter.await.unwrap().unwrap(), pool.shards()[1].name);

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use gatehouse_shared::net::ListenAddr;
@@ -52,7 +52,12 @@ pub(crate) struct Shard {
     left_out: Mutex<LeftOut>,
     /// Whether anything keeps keys away from it; the locks are looked into only then.
     restrained: AtomicU8,
-    in_flight: AtomicUsize,
+    /// Healthy or not, it gets no new requests: the edge is about to stop it.
+    draining: AtomicBool,
+    /// Requests that it has and has not answered.
+    in_flight: watch::Sender<usize>,
+    /// Those of them that are work, unlike long polls.
+    working: AtomicUsize,
     gauge: Gauge,
     /// Asks for a health check now rather than at the next turn.
     doubt: Notify,
@@ -118,7 +123,9 @@ impl Shard {
             failures: AtomicU32::new(0),
             left_out: Mutex::default(),
             restrained: AtomicU8::new(0),
-            in_flight: AtomicUsize::new(0),
+            draining: AtomicBool::new(false),
+            in_flight: watch::Sender::new(0),
+            working: AtomicUsize::new(0),
             gauge,
             doubt: Notify::new(),
             changed,
@@ -146,7 +153,44 @@ impl Shard {
     }
 
     pub(crate) fn is_healthy(&self) -> bool {
-        self.state.load(Ordering::Acquire) == UP
+        self.state.load(Ordering::Acquire) == UP && !self.draining.load(Ordering::SeqCst)
+    }
+
+    /// Counts a request that is sent to this shard, until what this answers is dropped. `None` when the shard is drained:
+    /// counted before it is asked, so that whoever drains sees the request or the request sees that.
+    pub(super) fn enter(self: &Arc<Self>) -> Option<Passage> {
+        self.in_flight.send_modify(|count| *count += 1);
+        let passage = Passage(self.clone());
+        (!self.draining.load(Ordering::SeqCst)).then_some(passage)
+    }
+
+    /// How many requests it has and has not answered.
+    pub(crate) fn in_flight(&self) -> usize {
+        *self.in_flight.borrow()
+    }
+
+    /// Takes no new requests from now on, whatever its health check says.
+    pub(crate) fn begin_draining(&self) {
+        self.draining.store(true, Ordering::SeqCst);
+        self.mark_unhealthy(&"it is drained");
+    }
+
+    /// May take requests again as soon as its health check says so.
+    pub(crate) fn end_draining(&self) {
+        self.draining.store(false, Ordering::SeqCst);
+        self.check_now();
+    }
+
+    /// Resolves once it has answered everything.
+    pub(crate) async fn drained(&self) {
+        // The sender lives in `self`, so this cannot fail.
+        let _ = self.in_flight.subscribe().wait_for(|count| *count == 0).await;
+    }
+
+    /// Resolves once it takes requests.
+    pub(crate) async fn becomes_healthy(&self) {
+        let mut changed = self.changed.subscribe();
+        while !self.is_healthy() && changed.changed().await.is_ok() {}
     }
 
     /// Whether the shard has taken requests for so long that others can lean on it.
@@ -180,9 +224,9 @@ impl Shard {
         draw as f64 <= share * u64::MAX as f64
     }
 
-    /// The shard takes requests.
+    /// The shard takes requests, unless it is drained.
     pub(super) fn mark_healthy(&self, pace: Pace) {
-        if self.state.swap(UP, Ordering::AcqRel) == UP {
+        if self.draining.load(Ordering::SeqCst) || self.state.swap(UP, Ordering::AcqRel) == UP {
             return;
         }
         info!(shard = %self.name, gradual = pace == Pace::Gradual, "the shard takes requests");
@@ -258,25 +302,46 @@ impl Shard {
         self.doubt.notified().await;
     }
 
-    /// Requests that it works on now.
-    pub(crate) fn in_flight(&self) -> usize {
-        self.in_flight.load(Ordering::Relaxed)
+    /// Requests that it works on now, without those that wait for something to happen.
+    pub(crate) fn working(&self) -> usize {
+        self.working.load(Ordering::Relaxed)
     }
 
-    /// Counts a request until the guard is dropped.
-    pub(crate) fn works(self: &Arc<Self>) -> InFlight {
-        self.in_flight.fetch_add(1, Ordering::Relaxed);
-        InFlight(self.clone())
+    /// Counts a request as work until the guard is dropped.
+    pub(crate) fn works(self: &Arc<Self>) -> Work {
+        self.working.fetch_add(1, Ordering::Relaxed);
+        Work(self.clone())
+    }
+}
+
+/// One request on its way to a shard, or in it.
+#[derive(Debug)]
+pub(crate) struct Passage(Arc<Shard>);
+
+impl Passage {
+    /// The way to the shard.
+    pub(crate) fn peer(&self) -> HttpPeer {
+        self.0.peer()
+    }
+
+    pub(crate) fn shard(&self) -> &Arc<Shard> {
+        &self.0
+    }
+}
+
+impl Drop for Passage {
+    fn drop(&mut self) {
+        self.0.in_flight.send_modify(|count| *count -= 1);
     }
 }
 
 /// One request that a shard works on.
 #[derive(Debug)]
-pub(crate) struct InFlight(Arc<Shard>);
+pub(crate) struct Work(Arc<Shard>);
 
-impl Drop for InFlight {
+impl Drop for Work {
     fn drop(&mut self) {
-        self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
+        self.0.working.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -12,6 +12,8 @@ mod dev;
 pub mod doctor;
 mod exchange;
 mod front;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod header_deadline;
 pub mod listener;
 mod live;

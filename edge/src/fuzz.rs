@@ -31,7 +31,7 @@ pub fn path_table(bytes: &[u8]) {
 pub fn request_shape(bytes: &[u8]) {
     let (host, target) = bytes.split_at(bytes.len() / 4);
     let host = std::str::from_utf8(host).ok();
-    if request_shape::check(target, host, &HeaderMap::new(), usize::MAX).is_ok() {
+    if request_shape::check(target, host, &HeaderMap::new(), 100).is_ok() {
         let host = host.expect("a host was asked for");
         assert!(
             http::HeaderValue::from_str(host).is_ok() && !host.contains(['/', '@', '?', '#', ',', ' ']),

@@ -13,18 +13,19 @@ use crate::admission::prefix_map::PrefixMap;
 use crate::admission::request_class::BodyLimits;
 use crate::admission::rules::Rules;
 use crate::config::EdgeConfig;
+use crate::front::{Front, UnusableRoute};
 use crate::pace::Pace;
-use crate::routing::well_known::WellKnown;
 
 /// What one configuration comes to.
 #[derive(Debug)]
 pub(crate) struct Live {
     pub(crate) config: Arc<EdgeConfig>,
-    pub(crate) well_known: WellKnown,
     /// Limits and jails.
     pub(crate) rules: Arc<Rules>,
     /// Whose `X-Forwarded-For` is believed.
     pub(crate) trusted_proxies: PrefixMap<()>,
+    /// What is done with each path of each host.
+    pub(crate) front: Front,
     pub(crate) body_limits: BodyLimits,
     /// How long a client may send or take nothing within a body.
     pub(crate) body_idle: Duration,
@@ -43,6 +44,9 @@ pub enum LiveError {
     /// The policy cannot be used.
     #[error("cannot use the policy (admission.policy)")]
     Policy(#[from] ConfigError),
+    /// A route cannot be used.
+    #[error(transparent)]
+    Route(#[from] UnusableRoute),
 }
 
 impl Live {
@@ -52,7 +56,7 @@ impl Live {
         Ok(Self {
             rules: Arc::new(Rules::new(&policy)),
             trusted_proxies: config.admission.trusted_proxies.iter().copied().collect(),
-            well_known: WellKnown::new(config.server.base_url.as_deref(), config.server.federation_address.as_deref()),
+            front: Front::new(&config)?,
             body_limits: BodyLimits { upload: config.limits.max_upload_bytes },
             body_idle: Duration::from_secs(config.limits.body_idle_seconds),
             pace: Pace::new(&policy.connections),

@@ -35,6 +35,11 @@ struct ShardLabels {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ShedLabels {
+    urgency: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct VerdictLabels {
     verdict: &'static str,
 }
@@ -70,6 +75,7 @@ pub(crate) struct Metrics {
     imposed: Family<JailLabels, Counter>,
     /// Bans in force.
     pub(crate) bans: Gauge,
+    shed: Family<ShedLabels, Counter>,
 }
 
 /// What one listener counts.
@@ -107,6 +113,7 @@ impl Metrics {
             refusals: Family::default(),
             imposed: Family::default(),
             bans: Gauge::default(),
+            shed: Family::default(),
         };
         let [opened, refused, banned, failed] = metrics.connections.clone();
         registry.register("requests", "Requests answered", requests);
@@ -128,7 +135,12 @@ impl Metrics {
         registry.register("requests_refused", "Requests that the policy did not let pass", metrics.refusals.clone());
         registry.register("bans_imposed", "Bans that jails imposed", metrics.imposed.clone());
         registry.register("bans", "Bans in force", metrics.bans.clone());
+        registry.register("requests_shed", "Requests refused because there were too many", metrics.shed.clone());
         metrics
+    }
+
+    pub(crate) fn shed(&self, urgency: &'static str) -> Counter {
+        self.shed.get_or_create(&ShedLabels { urgency }).clone()
     }
 
     pub(crate) fn answered(&self, class: RequestClass, status: Option<u16>, took: Duration) {

@@ -17,7 +17,7 @@ use crate::listener::certificates::{CertificateError, Certificates};
 use crate::live::{Current, Live, LiveError};
 
 /// What takes effect with the next start or upgrade only: sections or single keys.
-const FIXED: [&str; 11] = [
+const FIXED: [&str; 16] = [
     "admission.state_folder",
     "admission.nftables",
     "listen",
@@ -25,6 +25,11 @@ const FIXED: [&str; 11] = [
     "upstream.shards",
     "upstream.health_interval_ms",
     "upstream.connect_timeout_ms",
+    "upstream.slow_start_seconds",
+    "upstream.failures",
+    "upstream.retry_percent",
+    "upstream.retry_burst",
+    "upstream.tls",
     "supervise",
     "telemetry",
     "control",

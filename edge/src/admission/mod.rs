@@ -14,6 +14,7 @@ pub(crate) mod connection_limit;
 pub(crate) mod forwarded_for;
 pub(crate) mod jail;
 pub(crate) mod offender;
+pub(crate) mod overload;
 pub(crate) mod prefix_map;
 pub(crate) mod rate_limit;
 pub(crate) mod request_class;

@@ -4,11 +4,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// `listener → admission → routing → upstream`: these never use each other, nor what puts them together.
-const ROOMS: [(&str, &[&str]); 6] = [
+const ROOMS: [(&str, &[&str]); 7] = [
     ("listener", &["admission", "bans", "config", "header_deadline", "metrics"]),
     ("admission", &["config"]),
     ("bans", &["admission", "config", "live", "metrics"]),
     ("routing", &[]),
+    // Files and what is done to bodies; what a client takes is decided in `routing`.
+    ("content", &["routing"]),
     ("upstream", &["config"]),
     // Asks from outside, like a stranger: what the edge does inside is nothing to it.
     ("doctor", &["config", "server_name"]),

@@ -1,5 +1,7 @@
 //! The edge as a process, between real clients over TLS and real shards over Unix sockets.
 
+mod admin;
+mod backend;
 mod bans;
 mod bodies;
 mod client;
@@ -20,7 +22,9 @@ mod policy;
 mod proxy_protocol;
 mod reload;
 mod retries;
+mod routes;
 mod slow_clients;
+mod static_files;
 mod supervision;
 mod telemetry;
 mod tls;

@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gatehouse_shared::clock::Clock;
-use gatehouse_shared::config::Secret;
 use gatehouse_shared::contract::ClusterSecret;
 use gatehouse_shared::metrics as exposition;
 use parking_lot::Mutex;
@@ -23,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
+use crate::access_log::{AccessLog, AccessLogError, AccessRecorder, Destination};
 use crate::chance::Chance;
 use crate::config::{EdgeConfig, LimitsConfig, chain_of};
 use crate::control::desk::Desk;
@@ -32,11 +32,14 @@ use crate::listener::certificates::{CertificateError, Certificates};
 use crate::listener::development_ca::DevelopmentCaError;
 use crate::listener::endpoint::{BindError, Endpoint, Shared};
 use crate::listener::tls;
-use crate::live::{Current, Live, LiveError};
+use crate::live::{Live, LiveError};
 use crate::metrics::{Connections, Metrics};
 use crate::proxy::Proxy;
 use crate::redirect::RedirectToHttps;
 use crate::reload::Reloader;
+use crate::status::routes::Routes;
+use crate::status::traffic::Traffic;
+use crate::status::{self, Source};
 use crate::systemd;
 use crate::upgrade::Offered;
 use crate::upgrade::predecessor::Predecessor;
@@ -90,6 +93,12 @@ pub enum StartError {
     /// The process that is to be replaced does not say what it has.
     #[error("cannot take over from the old process")]
     Inherit(#[source] io::Error),
+    /// The access log cannot be opened.
+    #[error(transparent)]
+    AccessLog(#[from] AccessLogError),
+    /// The system gives no thread.
+    #[error("cannot start a thread")]
+    Thread(#[source] io::Error),
     /// Signals cannot be received.
     #[error("cannot receive signals")]
     Signals(#[source] io::Error),
@@ -136,6 +145,7 @@ pub async fn run(
     let live = Live::prepare(config.clone())?.into_current();
     let mut registry = Registry::default();
     let metrics = Arc::new(Metrics::new(&mut registry));
+    let access_log = start_access_log(&config, &metrics, &clock)?;
     let supervisor = prepare_supervisor(&config)?;
     let pool = Arc::new(make_pool(&config, supervisor.as_deref(), &metrics)?);
     let inherited = predecessor.as_ref().map(Predecessor::inherit).transpose().map_err(StartError::Inherit)?;
@@ -143,9 +153,21 @@ pub async fn run(
     let listeners = Listeners::bind(&config, &mut binder)?;
     let control = bind_control(&config, &mut binder)?;
     let listening = listeners.describe(source.ca());
-    let proxy = make_proxy(&config, live.clone(), pool.clone(), metrics.clone(), seed, exports_spans)?;
+    let routes = Arc::new(Routes::new(Instant::now()));
+    let proxy = Proxy {
+        live: live.clone(),
+        pool: pool.clone(),
+        secret: ClusterSecret::new(&config.upstream.cluster_secret).ok_or(StartError::ClusterSecret)?,
+        metrics: metrics.clone(),
+        chance: Chance::seeded(seed),
+        access_log: access_log.clone(),
+        routes: routes.clone(),
+        exports_spans,
+    };
     let proxy = Arc::new(application(proxy));
-    let redirect = Arc::new(application(RedirectToHttps { port: public_https_port(&config, &listening) }));
+    let port = public_https_port(&config, &listening);
+    let redirect = RedirectToHttps { port, live: live.clone(), access_log: access_log.clone() };
+    let redirect = Arc::new(application(redirect));
     let acceptor = Arc::new(Acceptor::from_server_config(tls::server_config(certificates.clone())?));
     let hangup = signal(SignalKind::hangup()).map_err(StartError::Signals)?;
 
@@ -158,14 +180,14 @@ pub async fn run(
     let replaced = CancellationToken::new();
     let stop_background = CancellationToken::new();
     let background = TaskTracker::new();
-    let turn = tokio::sync::Mutex::default();
     let reloader = Arc::new(Reloader {
         file: config_file,
         started_with: config.clone(),
         live: live.clone(),
         source,
         certificates,
-        turn,
+        access_log: access_log.log.clone(),
+        turn: tokio::sync::Mutex::default(),
     });
     background.spawn(reloader.clone().on_hangup(hangup, stop_background.clone()));
     let supervised = start_shards(&config, &pool, supervisor, running, &metrics, &background, &stop_background);
@@ -179,22 +201,27 @@ pub async fn run(
     };
     let restart_within =
         RESTART_WITHIN + Duration::from_secs(config.supervise.as_ref().map_or(0, |own| own.stop_seconds));
-    let desk = Desk {
-        reloader,
-        pool: pool.clone(),
-        successor,
-        restart_within,
-        metrics: metrics.clone(),
+    let traffic = Arc::new(Traffic::default());
+    background.spawn(traffic.clone().watch(metrics.clone(), serving.clone()));
+    let source = Arc::new(Source {
+        clock: clock.clone(),
         started: Instant::now(),
-    };
-    let desk = Arc::new(desk);
+        live: live.clone(),
+        pool: pool.clone(),
+        supervised: successor.supervised.clone(),
+        metrics: metrics.clone(),
+        traffic,
+        routes,
+    });
+    let desk = Arc::new(Desk { reloader, source: source.clone(), successor, restart_within });
     if let Some(control) = control {
         background.spawn(control.serve(desk.clone(), serving.clone(), replaced.clone()));
     }
     let Listeners { https, federation, http, exposition } = listeners;
     if let Some(listener) = exposition {
         let healthy: exposition::Healthy = Arc::new(move || pool.shards().iter().any(|shard| shard.is_healthy()));
-        background.spawn(exposition::serve(listener, Arc::new(registry), healthy, serving.clone()));
+        let pages = status::page::pages(source);
+        background.spawn(exposition::serve_with(listener, Arc::new(registry), healthy, pages, serving.clone()));
     }
     let (say_stopping, stopping) = watch::channel(false);
     let shared = make_shared(&config.limits, clock, serving.clone(), stopping);
@@ -226,6 +253,7 @@ pub async fn run(
     stop_background.cancel();
     background.close();
     background.wait().await;
+    access_log.log.close();
     info!("stopped");
     Ok(())
 }
@@ -312,23 +340,14 @@ fn public_https_port(config: &EdgeConfig, listening: &Listening) -> u16 {
     }
 }
 
-fn make_proxy(
+fn start_access_log(
     config: &EdgeConfig,
-    live: Current,
-    pool: Arc<Pool>,
-    metrics: Arc<Metrics>,
-    seed: u64,
-    exports_spans: bool,
-) -> Result<Proxy, StartError> {
-    let secret: &Secret = &config.upstream.cluster_secret;
-    Ok(Proxy {
-        live,
-        pool,
-        secret: ClusterSecret::new(secret).ok_or(StartError::ClusterSecret)?,
-        metrics,
-        chance: Chance::seeded(seed),
-        exports_spans,
-    })
+    metrics: &Metrics,
+    clock: &Arc<dyn Clock>,
+) -> Result<AccessRecorder, StartError> {
+    let destination = Destination::open(config.access_log.as_ref())?;
+    let log = AccessLog::start(destination, metrics.access_log_dropped.clone()).map_err(StartError::Thread)?;
+    Ok(AccessRecorder { log: Arc::new(log), clock: clock.clone() })
 }
 
 fn accept_on<A: HttpServerApp + Send + Sync + 'static>(

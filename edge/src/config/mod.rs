@@ -6,6 +6,7 @@ use gatehouse_shared::config::{Checker, ConfigError, load_checked};
 use gatehouse_shared::telemetry::{self, TelemetryConfig};
 use serde::{Deserialize, Serialize};
 
+mod access_log;
 mod control;
 mod limits;
 mod listen;
@@ -14,6 +15,7 @@ mod supervise;
 mod tls;
 mod upstream;
 
+pub use access_log::{AccessLogConfig, AccessLogFormat, WrittenAddress};
 pub use control::{ControlConfig, DEFAULT_SOCKET};
 pub use limits::LimitsConfig;
 pub use listen::ListenConfig;
@@ -44,6 +46,9 @@ pub struct EdgeConfig {
     /// Where the operator's commands reach a running edge.
     #[serde(default)]
     pub control: ControlConfig,
+    /// One line for each request; left out: none is written.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub access_log: Option<AccessLogConfig>,
     /// Logs, traces and metrics.
     #[serde(default)]
     pub telemetry: TelemetryConfig,
@@ -67,6 +72,9 @@ fn check(config: &EdgeConfig, checker: &mut Checker<'_>) {
     }
     config.limits.check(checker);
     config.control.check(checker);
+    if let Some(access_log) = &config.access_log {
+        access_log.check(checker);
+    }
     telemetry::check(&config.telemetry, checker);
 }
 

@@ -171,6 +171,11 @@ impl Shard {
 pub(crate) struct Passage(Arc<Shard>);
 
 impl Passage {
+    /// The name of the shard.
+    pub(crate) fn shard(&self) -> &str {
+        &self.0.name
+    }
+
     /// The way to the shard.
     pub(crate) fn peer(&self) -> HttpPeer {
         self.0.peer()

@@ -17,6 +17,7 @@ mod nonsense;
 mod paths;
 mod reload;
 mod retries;
+mod status;
 mod supervision;
 mod telemetry;
 mod tls;

@@ -34,6 +34,11 @@ struct ShardLabels {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ShedLabels {
+    urgency: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct VerdictLabels {
     verdict: &'static str,
 }
@@ -85,6 +90,7 @@ pub(crate) struct Metrics {
     verdicts: Family<VerdictLabels, Counter>,
     /// Lines of the access log that were not written.
     pub(crate) access_log_dropped: Counter,
+    shed: Family<ShedLabels, Counter>,
 }
 
 /// What one listener counts.
@@ -119,6 +125,7 @@ impl Metrics {
             shard_starts: Family::default(),
             verdicts: Family::default(),
             access_log_dropped: Counter::default(),
+            shed: Family::default(),
         };
         let [opened, refused, failed] = metrics.connections.clone();
         registry.register("requests", "Requests answered", requests);
@@ -138,7 +145,12 @@ impl Metrics {
         let dropped = metrics.access_log_dropped.clone();
         registry.register("access_log_lines_dropped", "Lines of the access log that were not written", dropped);
         registry.register("verdicts", "Verdicts that shards gave", metrics.verdicts.clone());
+        registry.register("requests_shed", "Requests refused because there were too many", metrics.shed.clone());
         metrics
+    }
+
+    pub(crate) fn shed(&self, urgency: &'static str) -> Counter {
+        self.shed.get_or_create(&ShedLabels { urgency }).clone()
     }
 
     pub(crate) fn answered(&self, class: RequestClass, status: Option<u16>, took: Duration) {

@@ -17,12 +17,17 @@ use crate::listener::certificates::{CertificateError, Certificates};
 use crate::live::{Current, Live, LiveError};
 
 /// What takes effect with the next start or upgrade only: sections or single keys.
-const FIXED: [&str; 9] = [
+const FIXED: [&str; 14] = [
     "listen",
     "tls.development_ca",
     "upstream.shards",
     "upstream.health_interval_ms",
     "upstream.connect_timeout_ms",
+    "upstream.slow_start_seconds",
+    "upstream.failures",
+    "upstream.retry_percent",
+    "upstream.retry_burst",
+    "upstream.tls",
     "supervise",
     "telemetry",
     "control",

@@ -1,5 +1,7 @@
 //! The edge as a process, between real clients over TLS and real shards over Unix sockets.
 
+mod admin;
+mod backend;
 mod bodies;
 mod client;
 mod commands;
@@ -16,6 +18,8 @@ mod nonsense;
 mod paths;
 mod reload;
 mod retries;
+mod routes;
+mod static_files;
 mod supervision;
 mod telemetry;
 mod tls;

@@ -2,7 +2,10 @@
 //!
 //! `listener → admission → routing → upstream`; `proxy` calls the last three, and they never call each other.
 
+mod acme;
 mod admission;
+mod certificate_metrics;
+mod certs;
 mod chance;
 pub mod command;
 pub mod config;
@@ -21,4 +24,5 @@ mod reply;
 mod routing;
 pub mod server;
 mod status;
+pub mod supply;
 mod upstream;

@@ -1,5 +1,6 @@
-//! What the endpoints in the clear do: send every request to HTTPS, unread.
+//! What the endpoints in the clear do: answer an authority's challenge, and send every other request to HTTPS, unread.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -9,6 +10,7 @@ use pingora_core::upstreams::peer::HttpPeer;
 use pingora_error::{Error, ErrorType, Result};
 use pingora_proxy::{ProxyHttp, Session};
 
+use crate::acme::challenge::http::Tokens;
 use crate::admission::request_shape;
 use crate::header_deadline;
 use crate::proxy::host_of;
@@ -19,6 +21,8 @@ const DRAIN: Duration = Duration::from_secs(1);
 /// Redirects to HTTPS on `port`.
 pub(crate) struct RedirectToHttps {
     pub(crate) port: u16,
+    /// Challenges that are answered here, because an authority looks for them in the clear.
+    pub(crate) tokens: Arc<Tokens>,
 }
 
 #[async_trait]
@@ -38,6 +42,10 @@ impl ProxyHttp for RedirectToHttps {
 
     async fn request_filter(&self, session: &mut Session, (): &mut ()) -> Result<bool> {
         let request = session.req_header();
+        if let Some(authorization) = self.tokens.find(request.uri.path()) {
+            Reply::text(authorization).send(session).await?;
+            return Ok(true);
+        }
         let host = host_of(request);
         let reply = match request_shape::check(request.raw_path(), host.as_deref(), &request.headers) {
             Ok(()) => {
@@ -88,7 +96,7 @@ mod tests {
 
     #[test]
     fn the_location_keeps_host_and_target() {
-        let at = |port, host| RedirectToHttps { port }.location(host, "/a//b?c=%2F").unwrap();
+        let at = |port, host| RedirectToHttps { port, tokens: Arc::default() }.location(host, "/a//b?c=%2F").unwrap();
         assert_eq!(at(443, "example.org:80"), "https://example.org/a//b?c=%2F");
         assert_eq!(at(8443, "example.org"), "https://example.org:8443/a//b?c=%2F");
         assert_eq!(at(8443, "[::1]:8080"), "https://[::1]:8443/a//b?c=%2F");

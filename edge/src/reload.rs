@@ -12,14 +12,12 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use crate::config::{self, EdgeConfig, chain_of};
-use crate::listener::certificate_source::CertificateSource;
-use crate::listener::certificates::{CertificateError, Certificates};
 use crate::live::{Current, Live, LiveError};
+use crate::supply::{Supply, SupplyError};
 
 /// What takes effect with the next start or upgrade only: sections or single keys.
-const FIXED: [&str; 9] = [
+const FIXED: [&str; 8] = [
     "listen",
-    "tls.development_ca",
     "upstream.shards",
     "upstream.health_interval_ms",
     "upstream.connect_timeout_ms",
@@ -47,8 +45,8 @@ pub(crate) enum ReloadError {
     #[error(transparent)]
     Config(#[from] ConfigError),
     /// A certificate cannot be used.
-    #[error("cannot use a certificate of [tls]")]
-    Certificate(#[from] CertificateError),
+    #[error(transparent)]
+    Certificates(#[from] SupplyError),
     /// Something that the configuration asks for cannot be made.
     #[error(transparent)]
     Live(#[from] LiveError),
@@ -62,8 +60,7 @@ pub(crate) struct Reloader {
     pub(crate) file: PathBuf,
     pub(crate) started_with: Arc<EdgeConfig>,
     pub(crate) live: Current,
-    pub(crate) source: CertificateSource,
-    pub(crate) certificates: Arc<Certificates>,
+    pub(crate) supply: Supply,
     /// One at a time, so that an older configuration never replaces a newer one.
     pub(crate) turn: tokio::sync::Mutex<()>,
 }
@@ -85,13 +82,13 @@ impl Reloader {
 
     fn read_and_swap(&self) -> Result<Reloaded, ReloadError> {
         let config = Arc::new(config::load(&self.file)?);
-        let certificates = self.source.load(&config.tls)?;
+        let certificates = self.supply.prepare(&config)?;
         let live = Live::prepare(config.clone())?;
         // From here on nothing can fail.
-        self.certificates.replace(&certificates);
+        let certificates = self.supply.apply(certificates);
         self.live.store(Arc::new(live));
         let needs_upgrade = fixed_changes(&self.started_with, &config);
-        Ok(Reloaded { certificates: certificates.len(), needs_upgrade })
+        Ok(Reloaded { certificates, needs_upgrade })
     }
 
     /// Reloads on each SIGHUP until `stop`.

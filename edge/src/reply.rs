@@ -62,6 +62,12 @@ impl Reply {
         Self { status: StatusCode::PERMANENT_REDIRECT, headers: vec![(LOCATION, location)], body: Bytes::new() }
     }
 
+    /// A text that a program reads.
+    pub(crate) fn text(body: String) -> Self {
+        let headers = vec![(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"))];
+        Self { status: StatusCode::OK, headers, body: body.into() }
+    }
+
     fn json(status: StatusCode, body: Bytes) -> Self {
         Self { status, headers: vec![(CONTENT_TYPE, HeaderValue::from_static("application/json"))], body }
     }

@@ -21,13 +21,11 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
+use crate::certificate_metrics::CertificateMetrics;
 use crate::chance::Chance;
 use crate::config::{EdgeConfig, LimitsConfig, chain_of};
 use crate::control::desk::Desk;
 use crate::control::socket::{ControlError, ControlSocket};
-use crate::listener::certificate_source::CertificateSource;
-use crate::listener::certificates::{CertificateError, Certificates};
-use crate::listener::development_ca::DevelopmentCaError;
 use crate::listener::endpoint::{BindError, Endpoint, Shared};
 use crate::listener::tls;
 use crate::live::{Current, Live, LiveError};
@@ -35,6 +33,7 @@ use crate::metrics::{Connections, Metrics};
 use crate::proxy::Proxy;
 use crate::redirect::RedirectToHttps;
 use crate::reload::Reloader;
+use crate::supply::{Supply, SupplyError};
 use crate::upstream::health;
 use crate::upstream::pool::{Pool, UnusableAddress};
 use crate::upstream::supervise::{SuperviseError, Supervisor};
@@ -54,11 +53,8 @@ pub enum StartError {
     #[error(transparent)]
     Bind(#[from] BindError),
     /// A certificate cannot be used.
-    #[error("cannot use a certificate of [tls]")]
-    Certificate(#[from] CertificateError),
-    /// The development authority cannot be made.
-    #[error("cannot make the development certificate authority")]
-    DevelopmentCa(#[from] DevelopmentCaError),
+    #[error(transparent)]
+    Certificates(#[from] SupplyError),
     /// TLS cannot be set up.
     #[error("cannot set up TLS")]
     Tls(#[from] rustls::Error),
@@ -113,28 +109,27 @@ pub async fn run(
 ) -> Result<(), StartError> {
     let Environment { config_file, clock, seed, exports_spans, stop } = environment;
     let config = Arc::new(config);
-    let source = CertificateSource::prepare(&config.tls, &config.server.name, clock.as_ref())?;
-    let certificates = Arc::new(Certificates::default());
-    certificates.replace(&source.load(&config.tls)?);
-    let live = Live::prepare(config.clone())?.into_current();
     let mut registry = Registry::default();
+    let supply = Supply::new(&config, CertificateMetrics::new(&mut registry), clock.clone(), seed)?;
+    let live = Live::prepare(config.clone())?.into_current();
     let metrics = Arc::new(Metrics::new(&mut registry));
     let supervisor = prepare_supervisor(&config)?;
     let pool = Arc::new(make_pool(&config, supervisor.as_deref(), &metrics)?);
     let listeners = Listeners::bind(&config)?;
     let control = bind_control(&config)?;
-    let listening = listeners.describe(source.ca());
+    let listening = listeners.describe(supply.ca());
     let proxy = make_proxy(&config, live.clone(), pool.clone(), metrics.clone(), seed, exports_spans)?;
     let proxy = Arc::new(application(proxy));
-    let redirect = Arc::new(application(RedirectToHttps { port: public_https_port(&config, &listening) }));
-    let acceptor = Arc::new(Acceptor::from_server_config(tls::server_config(certificates.clone())?));
+    let redirect = RedirectToHttps { port: public_https_port(&config, &listening), tokens: supply.tokens() };
+    let redirect = Arc::new(application(redirect));
+    let acceptor = Arc::new(Acceptor::from_server_config(tls::server_config(supply.certificates())?));
     let hangup = signal(SignalKind::hangup()).map_err(StartError::Signals)?;
 
     // From here on nothing can fail any more.
     let stop_background = CancellationToken::new();
     let background = TaskTracker::new();
     let turn = tokio::sync::Mutex::default();
-    let reloader = Reloader { file: config_file, started_with: config.clone(), live, source, certificates, turn };
+    let reloader = Reloader { file: config_file, started_with: config.clone(), live, supply: supply.clone(), turn };
     let reloader = Arc::new(reloader);
     background.spawn(reloader.clone().on_hangup(hangup, stop_background.clone()));
     let desk = Desk {
@@ -148,7 +143,7 @@ pub async fn run(
         background.spawn(control.serve(Arc::new(desk), stop_background.clone()));
     }
     start_shards(&config, &pool, supervisor, &metrics, &background, &stop_background);
-    let Listeners { https, federation, http, exposition } = listeners;
+    let Listeners { https, federation, http, internal, exposition } = listeners;
     if let Some(listener) = exposition {
         let healthy: exposition::Healthy = Arc::new(move || pool.shards().iter().any(|shard| shard.is_healthy()));
         background.spawn(exposition::serve(listener, Arc::new(registry), healthy, stop_background.clone()));
@@ -160,12 +155,21 @@ pub async fn run(
     accept_on(https, &proxy, Some(&acceptor), endpoint("https"), &shared, &accepting);
     accept_on(federation, &proxy, Some(&acceptor), endpoint("federation"), &shared, &accepting);
     accept_on(http, &redirect, None, endpoint("http"), &shared, &accepting);
+    for (configured, listener) in internal {
+        if let Some(tls) = supply.mutual_tls(configured) {
+            let tls = Arc::new(Acceptor::from_server_config(tls));
+            accept_on(vec![listener], &proxy, Some(&tls), endpoint("internal"), &shared, &accepting);
+        }
+    }
     accepting.close();
+    // After the listeners: an authority looks at them.
+    supply.start();
     announce(&listening);
 
     stop.cancelled().await;
     // Receivers live in `shared`, so this reaches them; connections then finish what they began and take no more.
     let _ = say_stopping.send(true);
+    supply.stop().await;
     accepting.wait().await;
     proxy.cleanup().await;
     redirect.cleanup().await;

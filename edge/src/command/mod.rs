@@ -11,6 +11,7 @@ use crate::control::client::AskError;
 use crate::dev::DevError;
 use crate::server::StartError;
 
+mod certs;
 mod check;
 mod dev;
 mod edge;
@@ -33,6 +34,8 @@ enum Action {
     Run(run::Run),
     /// Checks a configuration and names the file, line and key of every mistake
     Check(check::Check),
+    /// Lists the certificates of a configuration; fails when one of them is missing or not valid now
+    Certs(certs::Certs),
     /// Runs a whole server for development: makes a folder with everything it needs, and starts edge and shard
     Dev(dev::Dev),
     /// Has the running edge read its whole configuration again; a mistake changes nothing and is named
@@ -75,6 +78,7 @@ impl Command {
         match self.action {
             Action::Run(run) => run.execute(),
             Action::Check(check) => Ok(check.execute()),
+            Action::Certs(certs) => certs.execute(),
             Action::Dev(dev) => dev.execute(),
             Action::Reload(reload) => reload.execute(),
             Action::Status(status) => status.execute(),

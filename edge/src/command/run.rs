@@ -61,9 +61,12 @@ pub(super) fn announce(listening: &Listening, as_json: bool) {
         println!("{}", json!({ "listening": listening }));
         return;
     }
-    for (kind, addresses) in
-        [("https", &listening.https), ("federation", &listening.federation), ("http", &listening.http)]
-    {
+    for (kind, addresses) in [
+        ("https", &listening.https),
+        ("federation", &listening.federation),
+        ("http", &listening.http),
+        ("internal", &listening.internal),
+    ] {
         for address in addresses {
             println!("listening on {kind} {address}");
         }

@@ -6,6 +6,7 @@ use gatehouse_shared::config::{Checker, ConfigError, load_checked};
 use gatehouse_shared::telemetry::{self, TelemetryConfig};
 use serde::{Deserialize, Serialize};
 
+mod acme;
 mod control;
 mod limits;
 mod listen;
@@ -14,12 +15,16 @@ mod supervise;
 mod tls;
 mod upstream;
 
+pub use acme::{
+    AcmeConfig, AuthorityConfig, ChallengeKind, DnsConfig, ExternalAccountConfig, Rfc2136Config, TsigAlgorithm,
+};
 pub use control::{ControlConfig, DEFAULT_SOCKET};
 pub use limits::LimitsConfig;
-pub use listen::ListenConfig;
+pub use listen::{InternalListenerConfig, ListenConfig};
 pub use server::ServerConfig;
+pub(crate) use server::host_of;
 pub use supervise::SuperviseConfig;
-pub use tls::{CertificateFiles, DevelopmentCaConfig, TlsConfig};
+pub use tls::{CertificateFiles, DevelopmentCaConfig, TlsConfig, UnknownNames};
 pub use upstream::UpstreamConfig;
 
 /// Everything that `gatehouse run` reads.
@@ -60,7 +65,7 @@ pub fn load(path: &Path) -> Result<EdgeConfig, ConfigError> {
 fn check(config: &EdgeConfig, checker: &mut Checker<'_>) {
     config.server.check(checker);
     config.listen.check(checker);
-    config.tls.check(&config.listen, checker);
+    config.tls.check(&config.server, &config.listen, checker);
     config.upstream.check(config.supervise.as_ref(), checker);
     if let Some(supervise) = &config.supervise {
         supervise.check(checker);

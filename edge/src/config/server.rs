@@ -18,6 +18,20 @@ pub struct ServerConfig {
 }
 
 impl ServerConfig {
+    /// The hosts that clients and servers reach this server by, without ports, brackets and repetitions.
+    pub(crate) fn hosts(&self) -> Vec<String> {
+        let base_url = self.base_url.as_deref().and_then(|url| url.parse::<http::Uri>().ok());
+        let base = base_url.as_ref().and_then(http::Uri::host);
+        let mut hosts = Vec::new();
+        for named in [Some(self.name.as_str()), base, self.federation_address.as_deref()].into_iter().flatten() {
+            let host = host_of(named).to_owned();
+            if !hosts.contains(&host) {
+                hosts.push(host);
+            }
+        }
+        hosts
+    }
+
     pub(super) fn check(&self, checker: &mut Checker<'_>) {
         if !is_server_name(&self.name) {
             checker.reject("server.name", "is not a server name (a host name or address, perhaps with a port)");
@@ -30,6 +44,14 @@ impl ServerConfig {
         if self.federation_address.as_deref().is_some_and(|address| !is_server_name(address)) {
             checker.reject("server.federation_address", "is not HOST or HOST:PORT");
         }
+    }
+}
+
+/// A server name may hold a port and an address in brackets; a host is neither.
+pub(crate) fn host_of(server_name: &str) -> &str {
+    match server_name.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        Some((v6, _)) => v6,
+        None => server_name.split(':').next().unwrap_or(server_name),
     }
 }
 
@@ -52,6 +74,16 @@ fn is_server_name(name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_hosts_are_named_without_ports() {
+        let server = ServerConfig {
+            name: "[::1]:8448".to_owned(),
+            base_url: Some("https://matrix.example.org:8443/".to_owned()),
+            federation_address: Some("matrix.example.org:443".to_owned()),
+        };
+        assert_eq!(server.hosts(), ["::1", "matrix.example.org"]);
+    }
 
     #[test]
     fn server_names_follow_the_grammar() {

@@ -17,6 +17,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
 use super::client_io::{ClientIo, ClientSocket};
+use super::tls;
 use crate::header_deadline::{HeaderDeadline, HeaderProgress};
 use crate::metrics::Connections;
 
@@ -118,6 +119,8 @@ impl<A: ServerApp + Send + Sync + 'static> Endpoint<A> {
         let socket = ClientSocket::new(tcp, peer, self.shared.clock.now());
         let Some(acceptor) = &self.tls else { return self.speak_http(socket).await };
         match tokio::time::timeout(self.shared.handshake_within, acceptor.tls_handshake(socket)).await {
+            // The handshake was the answer to an authority's challenge.
+            Ok(Ok(tls)) if tls::is_challenge(&tls) => return,
             Ok(Ok(tls)) => return self.speak_http(tls).await,
             // Scanners fail handshakes all day: counted, and told only to who asks for it.
             Ok(Err(error)) => debug!(client = %peer.ip(), %error, "TLS handshake failed"),

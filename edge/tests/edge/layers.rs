@@ -4,8 +4,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// `listener → admission → routing → upstream`: these never use each other, nor what puts them together.
-const ROOMS: [(&str, &[&str]); 4] = [
+const ROOMS: [(&str, &[&str]); 5] = [
     ("listener", &["config", "header_deadline", "metrics"]),
+    ("acme", &["chance", "config", "listener"]),
     ("admission", &[]),
     ("routing", &[]),
     ("upstream", &["config"]),

@@ -1,5 +1,6 @@
 //! The edge as a process, between real clients over TLS and real shards over Unix sockets.
 
+mod acme;
 mod bodies;
 mod client;
 mod commands;

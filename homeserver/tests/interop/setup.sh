@@ -18,6 +18,10 @@ debian_packages() {
     python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3-venv)
     command -v npm >/dev/null || missing+=(npm)
     compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || command -v initdb >/dev/null || missing+=(postgresql)
+    # The edge's tests: an ACME authority with its challenge test server, and a name server with its client.
+    command -v pebble >/dev/null || missing+=(pebble)
+    [ -x /usr/sbin/named ] || missing+=(bind9)
+    command -v dig >/dev/null || missing+=(bind9-dnsutils)
     [ ${#missing[@]} -gt 0 ] || return 0
     if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
         say "these Debian packages are missing, and only root can install them: ${missing[*]}" >&2

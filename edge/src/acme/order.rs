@@ -198,8 +198,16 @@ async fn verify(
         let mut authorization = authorization?;
         let name = authorization.identifier().identifier.clone();
         let name = host(&name);
-        if authorization.status == AuthorizationStatus::Valid {
-            continue;
+        let gone = match authorization.status {
+            AuthorizationStatus::Pending => None,
+            AuthorizationStatus::Valid => continue,
+            AuthorizationStatus::Invalid => Some("invalid"),
+            AuthorizationStatus::Revoked => Some("revoked"),
+            AuthorizationStatus::Expired => Some("expired"),
+            AuthorizationStatus::Deactivated => Some("deactivated"),
+        };
+        if let Some(gone) = gone {
+            return Err(OrderError::Unverified { name, challenge, told: format!("its authorization is {gone}") });
         }
         let offered = authorization.challenge(kind(wanted.challenge));
         let asked = offered.ok_or_else(|| OrderError::NotOffered { name: name.clone(), challenge })?;

@@ -14,6 +14,7 @@ use crate::server::StartError;
 mod certs;
 mod check;
 mod dev;
+mod doctor;
 mod edge;
 mod reload;
 mod run;
@@ -38,6 +39,8 @@ enum Action {
     Certs(certs::Certs),
     /// Runs a whole server for development: makes a folder with everything it needs, and starts edge and shard
     Dev(dev::Dev),
+    /// Finds what keeps other servers and clients from a Matrix server, and says what mends it
+    Doctor(doctor::Doctor),
     /// Has the running edge read its whole configuration again; a mistake changes nothing and is named
     Reload(reload::Reload),
     /// Shows what the running edge is doing
@@ -64,6 +67,9 @@ pub enum CommandError {
     /// The running edge gave no answer, or refused.
     #[error(transparent)]
     Ask(#[from] AskError),
+    /// The doctor cannot ask anything.
+    #[error(transparent)]
+    Doctor(#[from] doctor::DoctorError),
     /// The system refuses something that every program needs.
     #[error("the system refuses to run this program: {0}")]
     System(#[from] std::io::Error),
@@ -80,6 +86,7 @@ impl Command {
             Action::Check(check) => Ok(check.execute()),
             Action::Certs(certs) => certs.execute(),
             Action::Dev(dev) => dev.execute(),
+            Action::Doctor(doctor) => Ok(doctor.execute()?),
             Action::Reload(reload) => reload.execute(),
             Action::Status(status) => status.execute(),
             Action::Shards(shards) => shards.execute(),

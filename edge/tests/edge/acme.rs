@@ -1,6 +1,8 @@
 //! Certificates by ACME, from real authorities and with real name servers.
 
 mod authority;
+mod double;
+mod renewal;
 
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;

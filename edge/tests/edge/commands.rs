@@ -56,6 +56,7 @@ async fn every_command_helps() {
         &["check", "--help"],
         &["certs", "--help"],
         &["dev", "--help"],
+        &["doctor", "--help"],
         &["reload", "--help"],
         &["status", "--help"],
         &["shards", "--help"],

@@ -4,15 +4,17 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// `listener → admission → routing → upstream`: these never use each other, nor what puts them together.
-const ROOMS: [(&str, &[&str]); 5] = [
+const ROOMS: [(&str, &[&str]); 6] = [
     ("listener", &["config", "header_deadline", "metrics"]),
     ("acme", &["chance", "config", "listener"]),
     ("admission", &[]),
     ("routing", &[]),
     ("upstream", &["config"]),
+    // Asks from outside, like a stranger: what the edge does inside is nothing to it.
+    ("doctor", &["config", "server_name"]),
 ];
 /// These decide and do nothing else.
-const WITHOUT_IO: [&str; 2] = ["admission", "routing"];
+const WITHOUT_IO: [&str; 3] = ["admission", "routing", "doctor/checks"];
 
 fn sources(folder: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();

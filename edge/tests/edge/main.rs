@@ -5,6 +5,7 @@ mod bodies;
 mod client;
 mod commands;
 mod control;
+mod doctor;
 mod documents;
 mod double;
 mod edge;

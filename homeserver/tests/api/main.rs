@@ -8,6 +8,7 @@ mod harness;
 mod admin;
 mod bad_input;
 mod client;
+mod database_away;
 mod federation;
 mod gate;
 mod layers;

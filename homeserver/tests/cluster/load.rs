@@ -1,30 +1,47 @@
-//! Clients that send and follow at once while shards are killed, and what they must have seen in the end.
+//! Clients that send and follow at once while something below them goes away, and what they must have seen in the end.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::{join, join_all};
 use gatehouse_test_support::client::{Follower, Seen, Server, User, encode, message, message_path};
 use gatehouse_test_support::edge::{Deployment, REGISTRATION_SECRET};
-use reqwest::{Method, StatusCode};
+use gatehouse_test_support::postgres::Postgres;
+use reqwest::Method;
 use serde_json::json;
 use tokio::sync::Notify;
 
-/// How much is sent by whom to where, and what is killed meanwhile.
+/// How much is sent by whom to where, and what happens meanwhile.
 pub(crate) struct Load {
     pub(crate) clients: usize,
     pub(crate) rooms: usize,
     /// Members of each room; client `n` is in the rooms `n`, `n - 1` and so on, going round.
     pub(crate) members: usize,
     pub(crate) messages: usize,
-    pub(crate) kills: Vec<Kill>,
+    pub(crate) blows: Vec<Blow>,
 }
 
-/// A shard to kill once so many messages are acknowledged.
-pub(crate) struct Kill {
+/// What happens once so many messages are acknowledged.
+pub(crate) struct Blow {
     pub(crate) after: usize,
-    pub(crate) shard: u16,
+    pub(crate) what: What,
+}
+
+pub(crate) enum What {
+    /// The shard of this number is killed; the edge starts it again.
+    KillShard(u16),
+    /// The database ends in the midst of everything, and stays away for as long.
+    CrashDatabase(Arc<Postgres>, Duration),
+    /// The database hangs for as long.
+    FreezeDatabase(Arc<Postgres>, Duration),
+}
+
+impl Blow {
+    pub(crate) fn kill(after: usize, shard: u16) -> Self {
+        Self { after, what: What::KillShard(shard) }
+    }
 }
 
 /// A room and its members, by their places in the list of clients.
@@ -56,7 +73,7 @@ impl Load {
         let progress = Progress { acknowledged: Cell::new(0), changed: Notify::new() };
         let sending = join_all((0..self.clients).map(|client| self.send(client, &users, &rooms, &progress)));
         let following = join_all((0..self.clients).map(|client| self.follow(client, &users, &rooms, &progress)));
-        let (_, (followers, ())) = join(sending, join(following, self.kill(deployment, &progress))).await;
+        let (_, (followers, ())) = join(sending, join(following, self.strike(deployment, &progress))).await;
         Outcome { rooms, followers }
     }
 
@@ -94,34 +111,51 @@ impl Load {
         follower
     }
 
-    async fn kill(&self, deployment: &Deployment, progress: &Progress) {
-        for kill in &self.kills {
-            while progress.acknowledged.get() < kill.after {
+    async fn strike(&self, deployment: &Deployment, progress: &Progress) {
+        for blow in &self.blows {
+            while progress.acknowledged.get() < blow.after {
                 progress.changed.notified().await;
             }
-            // A shard that was killed before is being started again by the edge.
-            while deployment.shard_pid(kill.shard).is_none() {
-                tokio::time::sleep(Duration::from_millis(20)).await;
+            match &blow.what {
+                What::KillShard(shard) => kill_shard(deployment, *shard).await,
+                What::CrashDatabase(postgres, away) => {
+                    on_a_thread(postgres, |postgres| postgres.crash()).await;
+                    tokio::time::sleep(*away).await;
+                    on_a_thread(postgres, |postgres| postgres.resume()).await;
+                }
+                What::FreezeDatabase(postgres, away) => {
+                    let frozen = on_a_thread(postgres, |postgres| postgres.freeze()).await;
+                    tokio::time::sleep(*away).await;
+                    drop(frozen);
+                }
             }
-            deployment.kill_shard(kill.shard);
         }
     }
+}
+
+async fn kill_shard(deployment: &Deployment, shard: u16) {
+    // A shard that was killed before is being started again by the edge.
+    while deployment.shard_pid(shard).is_none() {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    deployment.kill_shard(shard);
+}
+
+/// Does something to the database while the clients go on.
+async fn on_a_thread<T: Send + 'static>(
+    postgres: &Arc<Postgres>,
+    act: impl FnOnce(&Postgres) -> T + Send + 'static,
+) -> T {
+    let postgres = postgres.clone();
+    tokio::task::spawn_blocking(move || act(&postgres)).await.expect("the server does as it is told")
 }
 
 /// Sends a message as a client does: told to come again later it does so, with the same transaction id. Nothing else
 /// may go wrong, since the edge repeats what a killed shard did not answer.
 async fn send_until_acknowledged(user: &User, room_id: &str, body: &str) -> String {
     let path = message_path(room_id, &encode(body));
-    loop {
-        let answer = user.call(Method::PUT, &path, Some(&message(body))).await;
-        if answer.status == StatusCode::TOO_MANY_REQUESTS {
-            let wait = answer.body["retry_after_ms"].as_u64().unwrap_or(500);
-            tokio::time::sleep(Duration::from_millis(wait)).await;
-            continue;
-        }
-        let answer = answer.expect("a message");
-        return answer["event_id"].as_str().expect("an event id").to_owned();
-    }
+    let answer = user.call_patiently(Method::PUT, &path, Some(&message(body))).await.expect("a message");
+    answer["event_id"].as_str().expect("an event id").to_owned()
 }
 
 impl Outcome {

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Installs what the interop tests need beside Rust: Debian packages, Synapse and matrix-nio from PyPI, matrix-js-sdk with
-# a Node.js of its own from npm. What is there already is left as it is, so a second run ends at once.
+# Installs what the tests need beside Rust: Debian packages (a database, a name server and more), Synapse and matrix-nio
+# from PyPI, matrix-js-sdk with a Node.js of its own from npm. What is there already is left as it is, so a second run
+# ends at once.
 set -euo pipefail
 
 here=$(cd "$(dirname "$0")" && pwd)
@@ -18,10 +19,11 @@ debian_packages() {
     python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3-venv)
     command -v npm >/dev/null || missing+=(npm)
     compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || command -v initdb >/dev/null || missing+=(postgresql)
-    # The edge's tests: an ACME authority with its challenge test server, and a name server with its client.
-    command -v pebble >/dev/null || missing+=(pebble)
-    [ -x /usr/sbin/named ] || missing+=(bind9)
+    # The edge's tests: name servers, an ACME authority with its challenge test server, network namespaces.
+    command -v named >/dev/null || [ -x /usr/sbin/named ] || missing+=(bind9)
     command -v dig >/dev/null || missing+=(bind9-dnsutils)
+    command -v pebble >/dev/null || missing+=(pebble)
+    command -v ip >/dev/null || [ -x /usr/sbin/ip ] || missing+=(iproute2)
     [ ${#missing[@]} -gt 0 ] || return 0
     if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
         say "these Debian packages are missing, and only root can install them: ${missing[*]}" >&2

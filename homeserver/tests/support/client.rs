@@ -15,6 +15,8 @@ use crate::chance;
 pub struct Answer {
     /// The HTTP status.
     pub status: StatusCode,
+    /// The header `Retry-After`, in seconds.
+    pub retry_after: Option<u64>,
     /// The body; null when it was no JSON.
     pub body: Value,
 }
@@ -127,8 +129,9 @@ impl Server {
         }
         let response = request.send().await?;
         let status = response.status();
+        let retry_after = response.headers().get("retry-after").and_then(|value| value.to_str().ok()?.parse().ok());
         let body = serde_json::from_slice(&response.bytes().await?).unwrap_or_default();
-        Ok(Answer { status, body })
+        Ok(Answer { status, retry_after, body })
     }
 }
 
@@ -139,6 +142,24 @@ impl User {
     /// When there is no answer at all.
     pub async fn call(&self, method: Method, path: &str, body: Option<&Value>) -> Answer {
         self.server.call(method, Some(&self.access_token), path, body).await
+    }
+
+    /// As [`User::call`]; told to come again later it does so, as clients do.
+    ///
+    /// # Panics
+    /// When there is no answer at all, or the server says "later" and not when.
+    pub async fn call_patiently(&self, method: Method, path: &str, body: Option<&Value>) -> Answer {
+        loop {
+            let answer = self.call(method.clone(), path, body).await;
+            if answer.status != StatusCode::TOO_MANY_REQUESTS {
+                return answer;
+            }
+            assert_eq!(answer.body["errcode"], "M_LIMIT_EXCEEDED", "{method} {path}: {}", answer.body);
+            assert!(answer.retry_after.is_some(), "{method} {path} has no Retry-After: {}", answer.body);
+            let wait = answer.body["retry_after_ms"].as_u64();
+            let wait = wait.unwrap_or_else(|| panic!("{method} {path} has no retry_after_ms: {}", answer.body));
+            tokio::time::sleep(std::time::Duration::from_millis(wait)).await;
+        }
     }
 
     /// Makes a room and returns its id.
@@ -296,7 +317,7 @@ impl Follower {
     pub async fn step(&mut self, timeout: u32) {
         let since = self.since.as_ref().map_or_else(String::new, |since| format!("&since={}", encode(since)));
         let path = format!("/_matrix/client/v3/sync?timeout={timeout}&filter={}{since}", self.filter);
-        let answer = self.user.call(Method::GET, &path, None).await.expect("a sync");
+        let answer = self.user.call_patiently(Method::GET, &path, None).await.expect("a sync");
         for (room_id, room) in entries(&answer["rooms"]["join"]).chain(entries(&answer["rooms"]["leave"])) {
             self.invites.remove(room_id);
             self.read_room(room_id, room).await;
@@ -337,7 +358,7 @@ impl Follower {
         loop {
             let path =
                 format!("/_matrix/client/v3/rooms/{}/messages?dir=b&limit=100&from={}", encode(room_id), encode(&from));
-            let page = self.user.call(Method::GET, &path, None).await.expect("a page of messages");
+            let page = self.user.call_patiently(Method::GET, &path, None).await.expect("a page of messages");
             for event in list(&page["chunk"]) {
                 if self.seen.contains(event["event_id"].as_str().unwrap_or_default()) {
                     newest_first.reverse();

@@ -9,7 +9,7 @@ use std::sync::OnceLock;
 use tempfile::TempDir;
 
 use crate::chance;
-use crate::keeper::{self, Kept};
+use crate::keeper::{self, Kept, children_of};
 use crate::ports::free_port;
 
 /// The environment variable that names a folder with both programs, for tests of a build made elsewhere.
@@ -247,18 +247,6 @@ impl Drop for Deployment {
 
 fn write(path: &Path, text: &str) {
     fs::write(path, text).expect("the temporary folder is writable");
-}
-
-fn children_of(parent: u32) -> Vec<u32> {
-    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
-    let processes = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
-    let is_child = |pid: &u32| {
-        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-        // The program's name stands in parentheses and may contain spaces.
-        let parent_field = stat.rsplit_once(')').and_then(|(_, rest)| rest.split_ascii_whitespace().nth(1));
-        parent_field.and_then(|field| field.parse().ok()) == Some(parent)
-    };
-    processes.filter(is_child).collect()
 }
 
 /// A program of this build. Cargo does not build another package's programs for a test, so they are built here.

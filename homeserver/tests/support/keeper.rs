@@ -3,6 +3,7 @@
 //! One shell per test process reads the process groups and folders to clear from a pipe. The system closes the pipe when
 //! the test process is gone; then the shell clears what is left.
 
+use std::fs;
 use std::io::Write;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
@@ -115,9 +116,22 @@ pub fn programs() -> PathBuf {
     folder.to_owned()
 }
 
-fn signal(name: &str, whom: &str) {
+pub(crate) fn signal(name: &str, whom: &str) {
     // A process that has ended already is no fault.
     let _ = Command::new("/bin/sh").args(["-c", "kill -s \"$1\" -- \"$2\" 2>/dev/null", "kill", name, whom]).status();
+}
+
+/// The processes that `parent` started and that are still its own.
+pub(crate) fn children_of(parent: u32) -> Vec<u32> {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let processes = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    let is_child = |pid: &u32| {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        // The program's name stands in parentheses and may contain spaces.
+        let parent_field = stat.rsplit_once(')').and_then(|(_, rest)| rest.split_ascii_whitespace().nth(1));
+        parent_field.and_then(|field| field.parse().ok()) == Some(parent)
+    };
+    processes.filter(is_child).collect()
 }
 
 fn tell(line: &str) {

@@ -14,6 +14,7 @@ use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use crate::keeper::{children_of, signal};
 use crate::ports::free_port;
 
 /// The superuser of the server; connections from this machine need no password.
@@ -32,6 +33,8 @@ then echo ready
 else echo failed
 fi
 cat >/dev/null
+# A test that was killed may have left the server frozen.
+read -r pid <"$2/data/postmaster.pid" && kill -s CONT "$pid" $(cat "/proc/$pid/task/$pid/children") 2>/dev/null
 "$1/pg_ctl" stop -w -s -m immediate -D "$2/data" >/dev/null 2>&1 </dev/null
 rm -rf "$2"
 "#;
@@ -150,6 +153,20 @@ impl Postgres {
         self.control(&["start", "-w", "-s", "-t", "60", "-l", log, "-o", &options]);
     }
 
+    /// Stops every process of the server where it is, as a machine does whose disk hangs: connections stand and nothing
+    /// answers. The server goes on when the value is dropped.
+    ///
+    /// # Panics
+    /// When the server does not run.
+    pub fn freeze(&self) -> Frozen {
+        let postmaster = self.pid();
+        // The postmaster first, so that it starts nothing new meanwhile.
+        signal("STOP", &postmaster.to_string());
+        let backends = children_of(postmaster);
+        backends.iter().for_each(|pid| signal("STOP", &pid.to_string()));
+        Frozen { pids: backends.into_iter().chain([postmaster]).collect() }
+    }
+
     fn control(&self, arguments: &[&str]) {
         let status = self
             .command("pg_ctl")
@@ -165,6 +182,19 @@ impl Postgres {
 
     fn command(&self, program: &str) -> Command {
         command(&self.programs, program, &self.folder, self.owner)
+    }
+}
+
+/// A server that hangs until this is dropped.
+#[derive(Debug)]
+#[must_use]
+pub struct Frozen {
+    pids: Vec<u32>,
+}
+
+impl Drop for Frozen {
+    fn drop(&mut self) {
+        self.pids.iter().for_each(|pid| signal("CONT", &pid.to_string()));
     }
 }
 

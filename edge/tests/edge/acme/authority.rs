@@ -33,6 +33,7 @@ pub(crate) fn local(port: u16) -> SocketAddr {
 
 /// An authority for the test's own servers, with a certificate for 127.0.0.1.
 pub(crate) struct TestCa {
+    pub(crate) issuer: CertifiedIssuer<'static, KeyPair>,
     pub(crate) file: PathBuf,
     pub(crate) chain: PathBuf,
     pub(crate) key: PathBuf,
@@ -55,6 +56,7 @@ impl TestCa {
             file: file("test-ca.pem", issuer.pem()),
             chain: file("test-chain.pem", chain.pem()),
             key: file("test-key.pem", key.serialize_pem()),
+            issuer,
         }
     }
 }

@@ -175,10 +175,26 @@ impl Db {
         }
     }
 
-    async fn run_script(&self, sql: &str) -> Result<(), DbError> {
-        match &self.engine {
-            Engine::Sqlite(sqlite) => sqlite.script(sql.to_owned()).await,
-            Engine::Postgres(postgres) => postgres.script(sql).await,
+    /// Waits for the turn to change the schema.
+    async fn schema_turn(&self) -> Result<SchemaTurn<'_>, DbError> {
+        Ok(match &self.engine {
+            Engine::Sqlite(sqlite) => SchemaTurn::Sqlite(sqlite),
+            Engine::Postgres(postgres) => SchemaTurn::Postgres(Box::new(postgres.schema_turn().await?)),
+        })
+    }
+}
+
+/// The right to change the schema. A SQLite file lets one writer in at a time by itself.
+enum SchemaTurn<'a> {
+    Sqlite(&'a sqlite::Sqlite),
+    Postgres(Box<postgres::SchemaTurn>),
+}
+
+impl SchemaTurn<'_> {
+    async fn run(&self, sql: &str) -> Result<(), DbError> {
+        match self {
+            Self::Sqlite(sqlite) => sqlite.script(sql.to_owned()).await,
+            Self::Postgres(turn) => turn.script(sql).await,
         }
     }
 }

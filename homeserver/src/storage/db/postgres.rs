@@ -1,5 +1,7 @@
 //! The clustered engine: a pool of PostgreSQL connections with pipelined, prepared statements.
 
+mod away;
+
 use std::{
     collections::HashMap,
     error::Error,
@@ -10,6 +12,7 @@ use std::{
     time::Duration,
 };
 
+use away::Away;
 use bytes::BytesMut;
 use futures_util::future::join_all;
 use parking_lot::Mutex;
@@ -20,22 +23,34 @@ use tokio_postgres::{
     error::SqlState,
     types::{IsNull, ToSql, Type, to_sql_checked},
 };
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::{DbError, Outcome, Row, Stmt, Value};
 
 /// The channel on which shards tell each other that a lane moved.
 const CHANNEL: &str = "gatehouse_lane";
-/// How long a new connection may take.
+/// How long a new connection may take, until it can be used.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long the answer to one round trip may take before the server counts as away.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
+/// How long a connection that was given up may take to say goodbye.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
+/// After what silence, and then how often, the system asks whether the server's machine is still there.
+const KEEPALIVE: Duration = Duration::from_secs(15);
 /// How long a caller waits for a free connection before the answer is "not available".
 const CHECKOUT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Pause before the listening connection is tried again.
 const LISTEN_RETRY: Duration = Duration::from_millis(500);
 
-/// For every new connection. Each statement here is written for an index and a nested loop. The planner knows neither how
+/// For every new connection. The server gives a statement up before we give the connection up, so that one that waits for
+/// a lock ends with an error and not with a lost connection; and it frees what a shard held that vanished within a
+/// transaction. Each statement here is written for an index and a nested loop. The planner knows neither how
 /// long a list is nor, in a young table, how many rows there are, and would hash whole tables or sort whole rooms.
 const SETTINGS: &str = "SET enable_hashjoin = off; SET enable_mergejoin = off; SET enable_bitmapscan = off; \
-                        SET random_page_cost = 1.1; SET jit = off";
+                        SET random_page_cost = 1.1; SET jit = off; SET client_min_messages = warning; \
+                        SET statement_timeout = '10s'; SET idle_in_transaction_session_timeout = '30s'";
+/// Taken by whoever changes the schema, so that shards which start together do so one after the other.
+const SCHEMA_LOCK: &str = "SET statement_timeout = 0; SELECT pg_advisory_lock(4747001)";
 
 /// What SQLite has built in and PostgreSQL does not: one SQL text runs on both because of these. `json_each` is not
 /// STRICT, because only then the planner writes it into the statement; called as a function it costs 0.1 ms each time.
@@ -58,6 +73,7 @@ pub(super) struct Postgres {
 struct Shared {
     config: Config,
     tls: Option<tokio_postgres_rustls::MakeRustlsConnect>,
+    away: Away,
     idle: Mutex<Vec<Connection>>,
     permits: Arc<Semaphore>,
     /// Fewer than there are connections: who holds a transaction may wait for a single read beside it, and single reads
@@ -71,6 +87,7 @@ impl Postgres {
     pub(super) async fn open(url: &str, connections: usize) -> Result<Self, DbError> {
         let mut config: Config = url.parse().map_err(unavailable)?;
         config.connect_timeout(CONNECT_TIMEOUT).application_name("gatehouse");
+        config.keepalives_idle(KEEPALIVE).keepalives_interval(KEEPALIVE).keepalives_retries(2);
         let tls = match config.get_ssl_mode() {
             // "prefer", the default, protects from nobody: who wants TLS says `sslmode=require`.
             SslMode::Disable | SslMode::Prefer => None,
@@ -83,31 +100,31 @@ impl Postgres {
         let shared = Shared {
             config,
             tls,
+            away: Away::default(),
             idle: Mutex::new(Vec::new()),
             permits: Arc::new(Semaphore::new(connections)),
             transactions: Arc::new(Semaphore::new(super::most_held(connections))),
             wake_ups: Arc::new(Notify::new()),
             listening: AtomicBool::new(false),
         };
-        let postgres = Self { shared: Arc::new(shared) };
-        postgres.create_prelude().await?;
-        Ok(postgres)
+        Ok(Self { shared: Arc::new(shared) })
     }
 
-    /// Several shards may start at once, so the functions are made under a lock.
-    async fn create_prelude(&self) -> Result<(), DbError> {
+    /// Waits for the turn to change the schema.
+    pub(super) async fn schema_turn(&self) -> Result<SchemaTurn, DbError> {
+        let turn = SchemaTurn { connection: self.take().await? };
+        turn.script(SCHEMA_LOCK).await?;
         let present =
             "SELECT 1 FROM pg_proc WHERE proname = 'json_extract' AND pronamespace = current_schema()::regnamespace";
-        if !self.read(Stmt::new(present, Vec::new())).await?.is_empty() {
-            return Ok(());
+        if turn.connection.run_one(&Stmt::new(present, Vec::new())).await?.rows.is_empty() {
+            turn.script(&format!("BEGIN; {PRELUDE} COMMIT;")).await?;
         }
-        let script = format!("BEGIN; SELECT pg_advisory_xact_lock(4747001); {PRELUDE} COMMIT;");
-        self.script(&script).await
+        Ok(turn)
     }
 
     pub(super) async fn read(&self, stmt: Stmt) -> Result<Vec<Row>, DbError> {
         let connection = self.take().await?;
-        let outcome = connection.run_one(&stmt).await?;
+        let outcome = connection.in_time(connection.run_one(&stmt)).await?;
         connection.release();
         Ok(outcome.rows)
     }
@@ -115,13 +132,6 @@ impl Postgres {
     pub(super) async fn begin(&self, sql: &'static str) -> Result<PostgresTx, DbError> {
         let permit = acquire(&self.shared.transactions).await?;
         Ok(PostgresTx { connection: Some(self.take().await?), begin: Some(sql), _permit: permit })
-    }
-
-    pub(super) async fn script(&self, sql: &str) -> Result<(), DbError> {
-        let connection = self.take().await?;
-        connection.client.batch_execute(sql).await.map_err(|error| classify(error, "script"))?;
-        connection.release();
-        Ok(())
     }
 
     /// Returns at the next notification of another shard, or when listening had to start anew (so that nothing that
@@ -134,7 +144,9 @@ impl Postgres {
     }
 
     async fn take(&self) -> Result<Checkout, DbError> {
+        self.shared.away.check()?;
         let permit = acquire(&self.shared.permits).await?;
+        self.shared.away.check()?;
         let idle = {
             let mut idle = self.shared.idle.lock();
             idle.retain(|connection| !connection.client.is_closed());
@@ -142,7 +154,7 @@ impl Postgres {
         };
         let connection = match idle {
             Some(connection) => connection,
-            None => Connection { client: self.shared.connect().await?, prepared: Mutex::default() },
+            None => self.shared.connect().await?,
         };
         Ok(Checkout { connection: Some(connection), shared: self.shared.clone(), _permit: permit })
     }
@@ -160,30 +172,56 @@ pub(super) fn wake_up_statement() -> Stmt {
 }
 
 impl Shared {
-    async fn connect(&self) -> Result<Client, DbError> {
+    /// A new connection, within its time: the library's own timeout ends when the socket is connected, and a server that
+    /// hangs still lets the system take connections.
+    async fn connect(self: &Arc<Self>) -> Result<Connection, DbError> {
+        match tokio::time::timeout(CONNECT_TIMEOUT, self.connect_slowly()).await {
+            Ok(connected) => connected,
+            Err(_) => Err(self.does_not_answer()),
+        }
+    }
+
+    async fn connect_slowly(&self) -> Result<Connection, DbError> {
+        let given_up = CancellationToken::new();
         let client = match &self.tls {
             None => {
                 let (client, connection) = self.config.connect(NoTls).await.map_err(unavailable)?;
-                tokio::spawn(drive(connection));
+                tokio::spawn(drive(connection, given_up.clone()));
                 client
             }
             Some(tls) => {
                 let (client, connection) = self.config.connect(tls.clone()).await.map_err(unavailable)?;
-                tokio::spawn(drive(connection));
+                tokio::spawn(drive(connection, given_up.clone()));
                 client
             }
         };
-        client.batch_execute(SETTINGS).await.map_err(unavailable)?;
-        Ok(client)
+        let connection = Connection {
+            client,
+            prepared: Mutex::default(),
+            is_lost: AtomicBool::new(false),
+            _given_up: given_up.drop_guard(),
+        };
+        connection.client.batch_execute(SETTINGS).await.map_err(unavailable)?;
+        Ok(connection)
     }
 }
 
-async fn drive<S, T>(connection: tokio_postgres::Connection<S, T>)
+/// Carries a connection's messages until it ends, or for a moment longer once it is given up: what was sent is answered
+/// first, unless the server hangs.
+async fn drive<S, T>(connection: tokio_postgres::Connection<S, T>, given_up: CancellationToken)
 where
     S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
     T: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
 {
-    if let Err(error) = connection.await {
+    let mut connection = std::pin::pin!(connection);
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = given_up.cancelled() => match tokio::time::timeout(CLOSE_TIMEOUT, connection.as_mut()).await {
+            Ok(ended) => ended,
+            Err(_) => return,
+        },
+    };
+    if let Err(error) = ended {
         tracing::warn!(%error, "a database connection ended");
     }
 }
@@ -193,30 +231,35 @@ async fn listen(shared: std::sync::Weak<Shared>) {
     loop {
         let Some(pool) = shared.upgrade() else { return };
         let wake_ups = pool.wake_ups.clone();
-        let connected = match &pool.tls {
-            None => pool
-                .config
-                .connect(NoTls)
-                .await
-                .map(|(client, connection)| (client, tokio::spawn(forward(connection, wake_ups.clone())))),
-            Some(tls) => pool
-                .config
-                .connect(tls.clone())
-                .await
-                .map(|(client, connection)| (client, tokio::spawn(forward(connection, wake_ups.clone())))),
-        };
+        let listening = tokio::time::timeout(CONNECT_TIMEOUT, start_listening(&pool)).await;
         drop(pool);
-        match connected {
-            Ok((client, driver)) => {
-                if client.batch_execute(&format!("LISTEN {CHANNEL}")).await.is_ok() {
-                    wake_ups.notify_waiters();
-                    let _ = driver.await;
-                }
+        match listening {
+            Ok(Ok((_client, driver))) => {
+                wake_ups.notify_waiters();
+                let _ = driver.await;
             }
-            Err(error) => tracing::debug!(%error, "cannot listen for wake-ups yet"),
+            Ok(Err(error)) => tracing::debug!(%error, "cannot listen for wake-ups yet"),
+            Err(_) => tracing::debug!("cannot listen for wake-ups yet: the database does not answer"),
         }
         tokio::time::sleep(LISTEN_RETRY).await;
     }
+}
+
+/// The connection stands for as long as the client is kept.
+async fn start_listening(pool: &Shared) -> Result<(Client, tokio::task::JoinHandle<()>), tokio_postgres::Error> {
+    let wake_ups = pool.wake_ups.clone();
+    let (client, driver) = match &pool.tls {
+        None => {
+            let (client, connection) = pool.config.connect(NoTls).await?;
+            (client, tokio::spawn(forward(connection, wake_ups)))
+        }
+        Some(tls) => {
+            let (client, connection) = pool.config.connect(tls.clone()).await?;
+            (client, tokio::spawn(forward(connection, wake_ups)))
+        }
+    };
+    client.batch_execute(&format!("LISTEN {CHANNEL}")).await?;
+    Ok((client, driver))
 }
 
 async fn forward<S, T>(mut connection: tokio_postgres::Connection<S, T>, wake_ups: Arc<Notify>)
@@ -242,6 +285,10 @@ fn tls_config() -> Result<rustls::ClientConfig, DbError> {
 struct Connection {
     client: Client,
     prepared: Mutex<HashMap<&'static str, Statement>>,
+    /// It was sent something that was not answered in time.
+    is_lost: AtomicBool,
+    /// Dropped last: tells the driver that nobody waits for answers any more.
+    _given_up: DropGuard,
 }
 
 impl Connection {
@@ -257,6 +304,20 @@ impl Connection {
     async fn run_one(&self, stmt: &Stmt) -> Result<Outcome, DbError> {
         let statement = self.prepare(stmt.sql).await?;
         self.run_prepared(&statement, stmt).await
+    }
+
+    /// One after the other in one round trip.
+    async fn run_all(&self, stmts: &[Stmt]) -> Result<Vec<Outcome>, DbError> {
+        // A statement is prepared before the pipeline starts: a round trip once per connection and text.
+        let mut prepared = Vec::with_capacity(stmts.len());
+        for stmt in stmts {
+            prepared.push(self.prepare(stmt.sql).await?);
+        }
+        // Polled in order, so sent in order; the server answers each in turn. After a failure PostgreSQL refuses the
+        // rest of the transaction itself, and COMMIT becomes a rollback.
+        let answers =
+            join_all(stmts.iter().zip(&prepared).map(|(stmt, statement)| self.run_prepared(statement, stmt))).await;
+        answers.into_iter().collect()
     }
 
     async fn run_prepared(&self, statement: &Statement, stmt: &Stmt) -> Result<Outcome, DbError> {
@@ -278,6 +339,18 @@ struct Checkout {
     _permit: OwnedSemaphorePermit,
 }
 
+/// The one connection that changes the schema, with no limit of time. Dropped it closes, which lets the next one have its
+/// turn.
+pub(super) struct SchemaTurn {
+    connection: Checkout,
+}
+
+impl SchemaTurn {
+    pub(super) async fn script(&self, sql: &str) -> Result<(), DbError> {
+        self.connection.client.batch_execute(sql).await.map_err(|error| classify(error, "script"))
+    }
+}
+
 impl std::ops::Deref for Checkout {
     type Target = Connection;
 
@@ -287,6 +360,17 @@ impl std::ops::Deref for Checkout {
 }
 
 impl Checkout {
+    /// Waits for an answer, but not forever. After an error of this kind the connection is not to be used again.
+    async fn in_time<T>(&self, answer: impl Future<Output = Result<T, DbError>>) -> Result<T, DbError> {
+        match tokio::time::timeout(ANSWER_TIMEOUT, answer).await {
+            Ok(answer) => answer,
+            Err(_) => {
+                self.is_lost.store(true, Ordering::Relaxed);
+                Err(self.shared.does_not_answer())
+            }
+        }
+    }
+
     /// Gives the connection back. One that is dropped instead is in an unknown state and closes.
     fn release(mut self) {
         if let Some(connection) = self.connection.take() {
@@ -335,16 +419,7 @@ impl PostgresTx {
         let begin = self.begin.take().map(|sql| Stmt::new(sql, Vec::new()));
         let skip = usize::from(begin.is_some());
         let all: Vec<Stmt> = begin.into_iter().chain(stmts).chain(end).collect();
-        // A statement is prepared before the pipeline starts: a round trip once per connection and text.
-        let mut prepared = Vec::with_capacity(all.len());
-        for stmt in &all {
-            prepared.push(connection.prepare(stmt.sql).await?);
-        }
-        // Polled in order, so sent in order; the server answers each in turn. After a failure PostgreSQL refuses the
-        // rest of the transaction itself, and COMMIT becomes a rollback.
-        let answers =
-            join_all(all.iter().zip(&prepared).map(|(stmt, statement)| connection.run_prepared(statement, stmt))).await;
-        let outcomes = answers.into_iter().collect::<Result<Vec<_>, _>>()?;
+        let outcomes = connection.in_time(connection.run_all(&all)).await?;
         Ok(outcomes.into_iter().skip(skip).collect())
     }
 }
@@ -360,9 +435,13 @@ impl Drop for PostgresTx {
             connection.release();
             return;
         }
+        if connection.is_lost.load(Ordering::Relaxed) {
+            return;
+        }
         // What is still in the pipeline is answered first; the connection is used again once the rollback is.
         tokio::spawn(async move {
-            if connection.client.batch_execute("ROLLBACK").await.is_ok() {
+            let rollback = connection.client.batch_execute("ROLLBACK");
+            if tokio::time::timeout(ANSWER_TIMEOUT, rollback).await.is_ok_and(|answer| answer.is_ok()) {
                 connection.release();
             }
         });
@@ -436,6 +515,7 @@ fn classify(error: tokio_postgres::Error, sql: &'static str) -> DbError {
         Some("23") => DbError::Constraint(error.into()),
         Some("40") => DbError::Serialization(error.into()),
         Some("08" | "57") => DbError::Unavailable(error.into()),
+        Some("25") if *code == SqlState::IDLE_IN_TRANSACTION_SESSION_TIMEOUT => DbError::Unavailable(error.into()),
         Some("53") if *code == SqlState::DISK_FULL => DbError::DiskFull(error.into()),
         Some("53") => DbError::Unavailable(error.into()),
         _ => DbError::Statement { sql, source: error.into() },

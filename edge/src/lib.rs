@@ -27,4 +27,6 @@ pub mod server;
 mod server_name;
 mod status;
 pub mod supply;
+mod systemd;
+pub mod upgrade;
 mod upstream;

@@ -6,4 +6,5 @@ pub mod client_certificates;
 pub(crate) mod client_io;
 pub mod development_ca;
 pub(crate) mod endpoint;
+mod http2;
 pub(crate) mod tls;

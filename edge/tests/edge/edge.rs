@@ -29,6 +29,8 @@ pub(crate) struct Options<'a> {
     pub(crate) limits: &'a str,
     /// Further sections.
     pub(crate) sections: &'a str,
+    /// Variables of the edge's environment.
+    pub(crate) environment: &'a [(&'a str, &'a str)],
     /// How many shards in this process.
     pub(crate) shards: usize,
 }
@@ -73,7 +75,7 @@ impl Edge {
     pub(crate) async fn in_folder(folder: TempDir, shards: Vec<Arc<Shard>>, options: Options<'_>) -> Self {
         let sockets: Vec<String> =
             (0..options.shards).map(|shard| format!("unix:{}", socket(folder.path(), shard).display())).collect();
-        let Options { upstream, limits, sections, .. } = options;
+        let Options { upstream, limits, sections, environment, .. } = options;
         let config = format!(
             "[server]\nname = \"localhost\"\nbase_url = \"https://matrix.localhost:8443\"\n\
              federation_address = \"matrix.localhost:443\"\n\
@@ -84,15 +86,20 @@ impl Edge {
              [limits]\n{limits}\n[telemetry]\nmetrics_address = \"127.0.0.1:0\"\n{sections}\n",
             folder = folder.path().display(),
         );
-        Self::launch(folder, shards, &config).await
+        Self::launch_with(folder, shards, &config, environment).await
     }
 
     /// An edge with a configuration of the test's own.
     pub(crate) async fn launch(folder: TempDir, shards: Vec<Arc<Shard>>, config: &str) -> Self {
+        Self::launch_with(folder, shards, config, &[]).await
+    }
+
+    async fn launch_with(folder: TempDir, shards: Vec<Arc<Shard>>, config: &str, environment: &[(&str, &str)]) -> Self {
         let file = folder.path().join("edge.toml");
         std::fs::write(&file, config).unwrap();
         let log = std::fs::File::create(folder.path().join("log")).unwrap();
         let mut process = program()
+            .envs(environment.iter().copied())
             .arg("run")
             .arg("--json")
             .arg("--config")

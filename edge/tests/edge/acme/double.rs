@@ -128,11 +128,13 @@ impl Double {
         Ok(match (&head.method, folder) {
             (_, "directory") => json(reply, self.describe()),
             (&Method::HEAD, "nonce") => reply.body(Full::default()).unwrap(),
-            (_, "account") => {
-                json(reply.status(201).header("location", format!("{}/accounts/1", self.base)), json!({ "status": "valid" }))
-            }
+            (_, "account") => json(
+                reply.status(201).header("location", format!("{}/accounts/1", self.base)),
+                json!({ "status": "valid" }),
+            ),
             (_, "new-order") if *self.mood.lock().unwrap() == Mood::Limits => {
-                let problem = json!({ "type": "urn:ietf:params:acme:error:rateLimited", "detail": "too much", "status": 429 });
+                let problem =
+                    json!({ "type": "urn:ietf:params:acme:error:rateLimited", "detail": "too much", "status": 429 });
                 let reply = Response::builder().header("replay-nonce", "bm9uY2U").header("retry-after", "7200");
                 json(reply.status(429), problem)
             }
@@ -165,7 +167,8 @@ impl Double {
                 let mut state = self.state.lock().unwrap();
                 state.seen.insert(rest.to_owned());
                 let year = if state.due.contains(rest) { 2020 } else { 2100 };
-                let window = json!({ "start": format!("{year}-01-01T00:00:00Z"), "end": format!("{year}-01-02T00:00:00Z") });
+                let window =
+                    json!({ "start": format!("{year}-01-01T00:00:00Z"), "end": format!("{year}-01-02T00:00:00Z") });
                 json(reply, json!({ "suggestedWindow": window }))
             }
             _ => reply.status(404).body(Full::default()).unwrap(),

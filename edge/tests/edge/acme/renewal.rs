@@ -49,7 +49,11 @@ async fn a_renewal_under_two_hundred_connections_is_noticed_by_none() {
         }
     };
     round(&mut connections).await;
-    assert_eq!(served(edge.https, "example.test").await, first, "two hundred connections took longer than the certificate");
+    assert_eq!(
+        served(edge.https, "example.test").await,
+        first,
+        "two hundred connections took longer than the certificate"
+    );
     // Requests go on while the certificate is ordered and swapped.
     while served(edge.https, "example.test").await == first {
         round(&mut connections).await;

@@ -13,6 +13,8 @@ mod control;
 mod dev;
 pub mod doctor;
 mod exchange;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod header_deadline;
 pub mod listener;
 mod live;

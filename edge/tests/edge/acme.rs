@@ -39,10 +39,11 @@ impl Place {
              [listen]\nhttps = [\"{https}\"]\nhttp = [\"{http}\"]\n\
              [upstream]\ncluster_secret = \"{SECRET}\"\nhealth_interval_ms = 200\nshards = [\"unix:{shard}\"]\n\
              [telemetry]\nmetrics_address = \"127.0.0.1:0\"\n\
-             [tls]\nstate_folder = {state:?}\n{acme}",
+             [control]\nsocket = {control:?}\n[tls]\nstate_folder = {state:?}\n{acme}",
             https = local(self.https),
             http = local(self.http),
             shard = socket(self.folder.path(), 0).display(),
+            control = self.folder.path().join("control/control.sock"),
             state = self.state(),
         )
     }

@@ -34,6 +34,11 @@ struct ShardLabels {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ShedLabels {
+    urgency: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct VerdictLabels {
     verdict: &'static str,
 }
@@ -54,6 +59,7 @@ pub(crate) struct Metrics {
     shards_healthy: Family<ShardLabels, Gauge>,
     shard_starts: Family<ShardLabels, Counter>,
     verdicts: Family<VerdictLabels, Counter>,
+    shed: Family<ShedLabels, Counter>,
 }
 
 /// What one listener counts.
@@ -87,6 +93,7 @@ impl Metrics {
             shards_healthy: Family::default(),
             shard_starts: Family::default(),
             verdicts: Family::default(),
+            shed: Family::default(),
         };
         let [opened, refused, failed] = metrics.connections.clone();
         registry.register("requests", "Requests answered", requests);
@@ -104,7 +111,12 @@ impl Metrics {
         registry.register("shard_healthy", "1 while the shard takes requests", metrics.shards_healthy.clone());
         registry.register("shard_starts", "Starts of a supervised shard", metrics.shard_starts.clone());
         registry.register("verdicts", "Verdicts that shards gave", metrics.verdicts.clone());
+        registry.register("requests_shed", "Requests refused because there were too many", metrics.shed.clone());
         metrics
+    }
+
+    pub(crate) fn shed(&self, urgency: &'static str) -> Counter {
+        self.shed.get_or_create(&ShedLabels { urgency }).clone()
     }
 
     pub(crate) fn answered(&self, class: RequestClass, status: Option<u16>, took: Duration) {

@@ -15,6 +15,7 @@ use crate::admission::request_shape;
 use crate::header_deadline;
 use crate::proxy::host_of;
 use crate::reply::Reply;
+use crate::routing::routes::without_port;
 
 const DRAIN: Duration = Duration::from_secs(1);
 
@@ -79,14 +80,6 @@ impl RedirectToHttps {
             port => format!("https://{host}:{port}{target}"),
         };
         HeaderValue::from_str(&url).ok()
-    }
-}
-
-/// The host of `host[:port]`; the colons of a bracketed IPv6 address stay.
-fn without_port(host: &str) -> &str {
-    match host.rsplit_once(':') {
-        Some((host, port)) if !port.contains(']') => host,
-        _ => host,
     }
 }
 

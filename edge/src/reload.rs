@@ -16,11 +16,16 @@ use crate::live::{Current, Live, LiveError};
 use crate::supply::{Supply, SupplyError};
 
 /// What takes effect with the next start or upgrade only: sections or single keys.
-const FIXED: [&str; 8] = [
+const FIXED: [&str; 13] = [
     "listen",
     "upstream.shards",
     "upstream.health_interval_ms",
     "upstream.connect_timeout_ms",
+    "upstream.slow_start_seconds",
+    "upstream.failures",
+    "upstream.retry_percent",
+    "upstream.retry_burst",
+    "upstream.tls",
     "supervise",
     "telemetry",
     "control",

@@ -31,18 +31,24 @@ use crate::control::socket::{ControlError, ControlSocket};
 use crate::listener::endpoint::{BindError, Endpoint, Shared};
 use crate::listener::tls;
 use crate::live::{Current, Live, LiveError};
+use crate::loop_lag::LoopLag;
 use crate::metrics::{Connections, Metrics};
 use crate::proxy::Proxy;
 use crate::redirect::RedirectToHttps;
 use crate::reload::Reloader;
+use crate::routing::listener_role::Role;
+use crate::shedding::Shedding;
 use crate::supply::{Supply, SupplyError};
 use crate::systemd;
 use crate::upgrade::Offered;
 use crate::upgrade::predecessor::Predecessor;
 use crate::upgrade::successor::{Invocation, Successor};
 use crate::upstream::health;
-use crate::upstream::pool::{Pool, UnusableAddress};
+use crate::upstream::pool::Pool;
+use crate::upstream::retry_budget::RetryBudget;
+use crate::upstream::shard::{ShardPolicy, UnusableAddress};
 use crate::upstream::shard_process::Lifeline;
+use crate::upstream::shard_tls::{ShardTls, ShardTlsError};
 use crate::upstream::supervise::{SuperviseError, Supervised, Supervisor};
 
 mod application;
@@ -74,6 +80,9 @@ pub enum StartError {
     /// A shard's address cannot be used.
     #[error(transparent)]
     Shard(#[from] UnusableAddress),
+    /// TLS towards shards cannot be set up.
+    #[error(transparent)]
+    ShardTls(#[from] ShardTlsError),
     /// No shard can be supervised.
     #[error(transparent)]
     Supervise(#[from] SuperviseError),
@@ -137,8 +146,18 @@ pub async fn run(
     let listeners = Listeners::bind(&config, &mut binder)?;
     let control = bind_control(&config, &mut binder)?;
     let listening = listeners.describe(supply.ca());
-    let proxy = make_proxy(&config, live.clone(), pool.clone(), metrics.clone(), seed, exports_spans)?;
-    let proxy = Arc::new(application(proxy));
+    let lag = LoopLag::default();
+    let parts = Parts {
+        live: live.clone(),
+        pool: pool.clone(),
+        retries: Arc::new(RetryBudget::new(config.upstream.retry_percent, config.upstream.retry_burst)),
+        overload: Arc::new(Shedding::new(lag.clone(), &metrics)),
+        metrics: metrics.clone(),
+        exports_spans,
+    };
+    let proxy_for = |role, seed| make_proxy(&config, &parts, role, seed).map(application);
+    let proxy = Arc::new(proxy_for(Role::Everything, seed)?);
+    let for_servers = Arc::new(proxy_for(Role::Federation, seed.wrapping_add(1))?);
     let redirect = RedirectToHttps { port: public_https_port(&config, &listening), tokens: supply.tokens() };
     let redirect = Arc::new(application(redirect));
     let acceptor = Arc::new(Acceptor::from_server_config(tls::server_config(supply.certificates())?));
@@ -185,6 +204,7 @@ pub async fn run(
     if let Some(control) = control {
         background.spawn(control.serve(desk.clone(), serving.clone(), replaced.clone()));
     }
+    background.spawn(lag.measure(stop_background.clone()));
     let Listeners { https, federation, http, internal, exposition } = listeners;
     if let Some(listener) = exposition {
         let healthy: exposition::Healthy = Arc::new(move || pool.shards().iter().any(|shard| shard.is_healthy()));
@@ -195,7 +215,7 @@ pub async fn run(
     let accepting = TaskTracker::new();
     let endpoint = |name| metrics.listener(name);
     accept_on(https, &proxy, Some(&acceptor), endpoint("https"), &shared, &accepting);
-    accept_on(federation, &proxy, Some(&acceptor), endpoint("federation"), &shared, &accepting);
+    accept_on(federation, &for_servers, Some(&acceptor), endpoint("federation"), &shared, &accepting);
     accept_on(http, &redirect, None, endpoint("http"), &shared, &accepting);
     for (configured, listener) in internal {
         if let Some(tls) = supply.mutual_tls(configured) {
@@ -224,6 +244,7 @@ pub async fn run(
         systemd::notify("STOPPING=1");
     }
     proxy.cleanup().await;
+    for_servers.cleanup().await;
     redirect.cleanup().await;
     finish(&shared, Duration::from_secs(live.load().config.limits.drain_seconds)).await;
     stop_background.cancel();
@@ -274,11 +295,17 @@ fn prepare_supervisor(config: &EdgeConfig) -> Result<Option<Arc<Supervisor>>, Su
     config.supervise.as_ref().map(prepare).transpose()
 }
 
-fn make_pool(config: &EdgeConfig, supervisor: Option<&Supervisor>, metrics: &Metrics) -> Result<Pool, UnusableAddress> {
+fn make_pool(config: &EdgeConfig, supervisor: Option<&Supervisor>, metrics: &Metrics) -> Result<Pool, StartError> {
     let own = supervisor.map(Supervisor::addresses).unwrap_or_default();
     let addresses = own.iter().chain(&config.upstream.shards).cloned();
-    let connect_timeout = Duration::from_millis(config.upstream.connect_timeout_ms);
-    Pool::new(addresses, connect_timeout, |shard| metrics.shard_healthy(shard))
+    let upstream = &config.upstream;
+    let policy = ShardPolicy {
+        connect_timeout: Duration::from_millis(upstream.connect_timeout_ms),
+        slow_start: Duration::from_secs(upstream.slow_start_seconds),
+        failures: upstream.failures,
+        tls: upstream.tls.as_ref().map(ShardTls::new).transpose()?.map(Arc::new),
+    };
+    Ok(Pool::new(addresses, &policy, |shard| metrics.shard_healthy(shard))?)
 }
 
 /// Watches all shards and runs the supervised ones, beginning with those that are `running` already.
@@ -294,7 +321,7 @@ fn start_shards(
     let interval = Duration::from_millis(config.upstream.health_interval_ms);
     let mut supervised = Vec::new();
     for shard in pool.shards() {
-        tasks.spawn(health::watch(shard.clone(), interval, stop.clone()));
+        tasks.spawn(health::watch(pool.clone(), shard.clone(), interval, stop.clone()));
         if let Some(supervisor) = supervisor.as_ref().filter(|own| own.addresses().contains(shard.address())) {
             let name = shard.address().to_string();
             let (starts, taken_over) = (metrics.shard_starts(&name), running.remove(&name));
@@ -315,22 +342,28 @@ fn public_https_port(config: &EdgeConfig, listening: &Listening) -> u16 {
     }
 }
 
-fn make_proxy(
-    config: &EdgeConfig,
+/// What the proxies of all listeners share.
+struct Parts {
     live: Current,
     pool: Arc<Pool>,
+    retries: Arc<RetryBudget>,
+    overload: Arc<Shedding>,
     metrics: Arc<Metrics>,
-    seed: u64,
     exports_spans: bool,
-) -> Result<Proxy, StartError> {
+}
+
+fn make_proxy(config: &EdgeConfig, parts: &Parts, role: Role, seed: u64) -> Result<Proxy, StartError> {
     let secret: &Secret = &config.upstream.cluster_secret;
     Ok(Proxy {
-        live,
-        pool,
+        role,
+        live: parts.live.clone(),
+        pool: parts.pool.clone(),
+        retries: parts.retries.clone(),
+        overload: parts.overload.clone(),
         secret: ClusterSecret::new(secret).ok_or(StartError::ClusterSecret)?,
-        metrics,
+        metrics: parts.metrics.clone(),
         chance: Chance::seeded(seed),
-        exports_spans,
+        exports_spans: parts.exports_spans,
     })
 }
 

@@ -322,11 +322,9 @@ mod tests {
 
     #[test]
     fn the_names_come_from_the_server_unless_they_are_given() {
-        let server = ServerConfig {
-            name: "Example.org".to_owned(),
-            base_url: Some("https://matrix.example.org".to_owned()),
-            federation_address: Some("matrix.example.org:443".to_owned()),
-        };
+        let text = "name = \"Example.org\"\nbase_url = \"https://matrix.example.org\"\n\
+                    federation_address = \"matrix.example.org:443\"";
+        let server: ServerConfig = toml::from_str(text).unwrap();
         let config: AcmeConfig = toml::from_str("agree_to_terms = true").unwrap();
         assert_eq!(config.names_for(&server), ["example.org", "matrix.example.org"]);
         let config: AcmeConfig = toml::from_str("names = [\"B.example\", \"b.example\"]").unwrap();

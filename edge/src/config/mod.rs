@@ -7,25 +7,37 @@ use gatehouse_shared::telemetry::{self, TelemetryConfig};
 use serde::{Deserialize, Serialize};
 
 mod acme;
+mod admin;
+mod compression;
 mod control;
 mod limits;
 mod listen;
+mod overload;
+mod route;
+mod security_headers;
 mod server;
 mod supervise;
 mod tls;
 mod upstream;
+mod well_known;
 
 pub use acme::{
     AcmeConfig, AuthorityConfig, ChallengeKind, DnsConfig, ExternalAccountConfig, Rfc2136Config, TsigAlgorithm,
 };
+pub use admin::AdminConfig;
+pub use compression::CompressionConfig;
 pub use control::{ControlConfig, DEFAULT_SOCKET};
 pub use limits::LimitsConfig;
 pub use listen::{InternalListenerConfig, ListenConfig};
+pub use overload::OverloadConfig;
+pub use route::{BackendAddr, RouteConfig};
+pub use security_headers::SecurityHeadersConfig;
 pub use server::ServerConfig;
 pub(crate) use server::host_of;
 pub use supervise::SuperviseConfig;
 pub use tls::{CertificateFiles, DevelopmentCaConfig, TlsConfig, UnknownNames};
-pub use upstream::UpstreamConfig;
+pub use upstream::{ShardTlsConfig, UpstreamConfig};
+pub use well_known::{ContactConfig, PolicyServerConfig, RtcFocusConfig, SupportConfig};
 
 /// Everything that `gatehouse run` reads.
 #[derive(Debug, Serialize, Deserialize)]
@@ -46,6 +58,21 @@ pub struct EdgeConfig {
     /// Limits on what comes from outside.
     #[serde(default)]
     pub limits: LimitsConfig,
+    /// Paths that are answered from a folder, sent elsewhere, or passed to another server.
+    #[serde(default, rename = "route", skip_serializing_if = "Vec::is_empty")]
+    pub routes: Vec<RouteConfig>,
+    /// From where the admin API may be reached.
+    #[serde(default)]
+    pub admin: AdminConfig,
+    /// What browsers are told beside the answer.
+    #[serde(default)]
+    pub security_headers: SecurityHeadersConfig,
+    /// Compression of JSON and text.
+    #[serde(default)]
+    pub compression: CompressionConfig,
+    /// When requests are told to come again later.
+    #[serde(default)]
+    pub overload: OverloadConfig,
     /// Where the operator's commands reach a running edge.
     #[serde(default)]
     pub control: ControlConfig,
@@ -77,6 +104,13 @@ fn check(config: &EdgeConfig, checker: &mut Checker<'_>) {
         supervise.check(checker);
     }
     config.limits.check(checker);
+    for (index, route) in config.routes.iter().enumerate() {
+        route.check(&format!("route[{index}]"), checker);
+    }
+    config.admin.check(checker);
+    config.security_headers.check(checker);
+    config.compression.check(checker);
+    config.overload.check(checker);
     config.control.check(checker);
     telemetry::check(&config.telemetry, checker);
 }

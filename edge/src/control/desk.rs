@@ -11,7 +11,8 @@ use crate::metrics::Metrics;
 use crate::reload::{ReloadError, Reloader};
 use crate::status::Status;
 use crate::upgrade::successor::Successor;
-use crate::upstream::pool::{Pool, Shard};
+use crate::upstream::pool::Pool;
+use crate::upstream::shard::Shard;
 use crate::upstream::supervise::Supervised;
 
 /// What the answers are made from.

@@ -9,6 +9,8 @@ const ROOMS: [(&str, &[&str]); 6] = [
     ("acme", &["chance", "config", "listener"]),
     ("admission", &[]),
     ("routing", &[]),
+    // Files and what is done to bodies; what a client takes is decided in `routing`.
+    ("content", &["routing"]),
     ("upstream", &["config"]),
     // Asks from outside, like a stranger: what the edge does inside is nothing to it.
     ("doctor", &["config", "server_name"]),

@@ -1,6 +1,8 @@
 //! The edge as a process, between real clients over TLS and real shards over Unix sockets.
 
 mod acme;
+mod admin;
+mod backend;
 mod bodies;
 mod client;
 mod commands;
@@ -17,6 +19,8 @@ mod nonsense;
 mod paths;
 mod reload;
 mod retries;
+mod routes;
+mod static_files;
 mod supervision;
 mod telemetry;
 mod tls;

@@ -29,6 +29,8 @@ use crate::header_deadline::HeaderDeadline;
 /// A TCP connection as Pingora wants it, whose own stream cannot be buffered from outside.
 pub(crate) struct ClientSocket {
     tcp: Gathered,
+    /// Whether anything was written to the client yet.
+    has_spoken: bool,
     id: UniqueIDType,
     accepted: SystemTime,
     digest: Arc<SocketDigest>,
@@ -41,7 +43,7 @@ impl ClientSocket {
         let digest = SocketDigest::from_raw_fd(descriptor);
         // A digest just made has no address yet, so setting it cannot fail.
         let _ = digest.peer_addr.set(Some(client.into()));
-        Self { tcp: Gathered::new(tcp), id: descriptor, accepted, digest: Arc::new(digest) }
+        Self { tcp: Gathered::new(tcp), has_spoken: false, id: descriptor, accepted, digest: Arc::new(digest) }
     }
 }
 
@@ -57,8 +59,16 @@ impl AsyncRead for ClientSocket {
     }
 }
 
+/// The alert with which rustls answers when no certificate fits: a record of TLS 1.2 with two bytes, fatal and
+/// `access_denied`. Nothing else is ever the first thing that is written.
+const NO_CERTIFICATE: [u8; 7] = [21, 3, 3, 0, 2, 2, 49];
+/// The one that says what is wrong: `unrecognized_name` (RFC 6066, section 3). rustls has no way of being told so.
+const UNRECOGNIZED_NAME: [u8; 7] = [21, 3, 3, 0, 2, 2, 112];
+
 impl AsyncWrite for ClientSocket {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let buf = if !self.has_spoken && buf == NO_CERTIFICATE { &UNRECOGNIZED_NAME } else { buf };
+        self.has_spoken = true;
         Pin::new(&mut self.tcp).poll_write(cx, buf)
     }
 
@@ -75,11 +85,22 @@ impl AsyncWrite for ClientSocket {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        if let [only] = bufs {
+            return self.poll_write(cx, only);
+        }
+        self.has_spoken = true;
         Pin::new(&mut self.tcp).poll_write_vectored(cx, bufs)
     }
 
     fn is_write_vectored(&self) -> bool {
         true
+    }
+}
+
+/// A handshake that fails leaves its alert in the buffer, and nobody flushes it: the stream is dropped where it failed.
+impl Drop for ClientSocket {
+    fn drop(&mut self) {
+        self.tcp.send_what_fits();
     }
 }
 

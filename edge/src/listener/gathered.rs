@@ -24,6 +24,14 @@ impl Gathered {
         Self { tcp, unsent: Vec::new(), sent: 0 }
     }
 
+    /// Sends what is left as far as the system takes it at once. What does not leave stays unsaid.
+    pub(crate) fn send_what_fits(&mut self) {
+        if let Some(rest) = self.unsent.get(self.sent..).filter(|rest| !rest.is_empty()) {
+            // The other side sees the end of the connection anyway.
+            let _ = self.tcp.try_write(rest);
+        }
+    }
+
     fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while let Some(rest) = self.unsent.get(self.sent..).filter(|rest| !rest.is_empty()) {
             match ready!(Pin::new(&mut self.tcp).poll_write(cx, rest))? {

@@ -4,8 +4,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// `listener → admission → routing → upstream`: these never use each other, nor what puts them together.
-const ROOMS: [(&str, &[&str]); 7] = [
+const ROOMS: [(&str, &[&str]); 8] = [
     ("listener", &["admission", "bans", "config", "header_deadline", "metrics"]),
+    ("acme", &["chance", "config", "listener"]),
     ("admission", &["config"]),
     ("bans", &["admission", "config", "live", "metrics"]),
     ("routing", &[]),

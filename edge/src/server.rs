@@ -25,6 +25,7 @@ use tracing::{info, warn};
 
 use crate::chance::Chance;
 use crate::config::{EdgeConfig, LimitsConfig, chain_of};
+use crate::content::answer_cache::AnswerCache;
 use crate::control::desk::Desk;
 use crate::control::socket::{ControlError, ControlSocket};
 use crate::listener::certificate_source::CertificateSource;
@@ -158,6 +159,7 @@ pub async fn run(
         pool: pool.clone(),
         retries: Arc::new(RetryBudget::new(config.upstream.retry_percent, config.upstream.retry_burst)),
         overload: Arc::new(Shedding::new(lag.clone(), &metrics)),
+        kept: Arc::default(),
         metrics: metrics.clone(),
         exports_spans,
     };
@@ -345,6 +347,7 @@ struct Parts {
     pool: Arc<Pool>,
     retries: Arc<RetryBudget>,
     overload: Arc<Shedding>,
+    kept: Arc<AnswerCache>,
     metrics: Arc<Metrics>,
     exports_spans: bool,
 }
@@ -357,6 +360,7 @@ fn make_proxy(config: &EdgeConfig, parts: &Parts, role: Role, seed: u64) -> Resu
         pool: parts.pool.clone(),
         retries: parts.retries.clone(),
         overload: parts.overload.clone(),
+        kept: parts.kept.clone(),
         secret: ClusterSecret::new(secret).ok_or(StartError::ClusterSecret)?,
         metrics: parts.metrics.clone(),
         chance: Chance::seeded(seed),

@@ -7,6 +7,7 @@ use gatehouse_shared::telemetry::{self, TelemetryConfig};
 use serde::{Deserialize, Serialize};
 
 mod admin;
+mod cache;
 mod compression;
 mod control;
 mod limits;
@@ -21,6 +22,7 @@ mod upstream;
 mod well_known;
 
 pub use admin::AdminConfig;
+pub use cache::CacheConfig;
 pub use compression::CompressionConfig;
 pub use control::{ControlConfig, DEFAULT_SOCKET};
 pub use limits::LimitsConfig;
@@ -65,6 +67,9 @@ pub struct EdgeConfig {
     /// Compression of JSON and text.
     #[serde(default)]
     pub compression: CompressionConfig,
+    /// Answers that the edge keeps.
+    #[serde(default)]
+    pub cache: CacheConfig,
     /// When requests are told to come again later.
     #[serde(default)]
     pub overload: OverloadConfig,

@@ -19,7 +19,7 @@ use tokio::time::Instant;
 use tracing::{debug, info_span, warn};
 
 use crate::admission::request_class::RequestClass;
-use crate::admission::request_shape;
+use crate::admission::{framing, request_shape};
 use crate::chance::Chance;
 use crate::content::answer_cache::{self, AnswerCache, Looked};
 use crate::exchange::Exchange;
@@ -372,6 +372,11 @@ impl Proxy {
         let host = host_of(request);
         if let Err(misshapen) = request_shape::check(request.raw_path(), host.as_deref(), &request.headers) {
             return Ok(Next::Reply(refusal::misshapen(misshapen)));
+        }
+        if !framing::is_clear(request.version, &request.headers) {
+            // What follows its header may be a body or not: nothing more of this connection is read.
+            session.set_keepalive(None);
+            return Ok(Next::Reply(refusal::unclear_framing()));
         }
         exchange.host = host.unwrap_or_default();
         let path = request.uri.path();

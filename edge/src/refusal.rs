@@ -56,6 +56,11 @@ pub(crate) fn unrecognized() -> Reply {
     Reply::error(StatusCode::NOT_FOUND, "M_UNRECOGNIZED", "Unrecognized request")
 }
 
+/// Two readers could see two ends of the request.
+pub(crate) fn unclear_framing() -> Reply {
+    Reply::error(StatusCode::BAD_REQUEST, "M_UNRECOGNIZED", "The request does not say clearly where it ends")
+}
+
 /// The admin API is closed to the client; with 404 as if there were none.
 pub(crate) fn admin(status: StatusCode) -> Reply {
     if status == StatusCode::NOT_FOUND {

@@ -61,6 +61,11 @@ impl Reply {
         reply
     }
 
+    /// JSON that a shard said to somebody else.
+    pub(crate) fn kept(body: Bytes) -> Self {
+        Self::json(StatusCode::OK, body)
+    }
+
     /// The answer to a preflight.
     pub(crate) fn preflight() -> Self {
         let headers = vec![(ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("86400"))];

@@ -27,6 +27,7 @@ use crate::bans::{self, Bans, OpenError};
 use crate::certificate_metrics::CertificateMetrics;
 use crate::chance::Chance;
 use crate::config::{EdgeConfig, chain_of};
+use crate::content::answer_cache::AnswerCache;
 use crate::control::desk::Desk;
 use crate::control::socket::{ControlError, ControlSocket};
 use crate::listener::endpoint::{BindError, Endpoint, Shared};
@@ -172,6 +173,7 @@ pub async fn run(
         retries: Arc::new(RetryBudget::new(config.upstream.retry_percent, config.upstream.retry_burst)),
         overload: Arc::new(Shedding::new(lag.clone(), &metrics)),
         bans: bans.clone(),
+        kept: Arc::default(),
         metrics: metrics.clone(),
         access_log: access_log.clone(),
         routes: routes.clone(),
@@ -222,6 +224,7 @@ pub async fn run(
         live: live.clone(),
         pool: pool.clone(),
         supervised: successor.supervised.clone(),
+        bans: bans.clone(),
         metrics: metrics.clone(),
         traffic,
         routes,
@@ -391,6 +394,7 @@ struct Parts {
     retries: Arc<RetryBudget>,
     overload: Arc<Shedding>,
     bans: Arc<Bans>,
+    kept: Arc<AnswerCache>,
     metrics: Arc<Metrics>,
     access_log: AccessRecorder,
     routes: Arc<Routes>,
@@ -404,6 +408,7 @@ fn make_proxy(config: &EdgeConfig, parts: &Parts, role: Role, seed: u64) -> Resu
         pool: parts.pool.clone(),
         retries: parts.retries.clone(),
         overload: parts.overload.clone(),
+        kept: parts.kept.clone(),
         bans: parts.bans.clone(),
         secret: ClusterSecret::new(&config.upstream.cluster_secret).ok_or(StartError::ClusterSecret)?,
         metrics: parts.metrics.clone(),

@@ -10,6 +10,7 @@ mod access_log;
 mod acme;
 mod admin;
 mod admission;
+mod cache;
 mod compression;
 mod control;
 mod limits;
@@ -30,6 +31,7 @@ pub use acme::{
 };
 pub use admin::AdminConfig;
 pub use admission::{AdmissionConfig, NftablesConfig};
+pub use cache::CacheConfig;
 pub use compression::CompressionConfig;
 pub use control::{ControlConfig, DEFAULT_SOCKET};
 pub use limits::LimitsConfig;
@@ -75,6 +77,9 @@ pub struct EdgeConfig {
     /// Compression of JSON and text.
     #[serde(default)]
     pub compression: CompressionConfig,
+    /// Answers that the edge keeps.
+    #[serde(default)]
+    pub cache: CacheConfig,
     /// When requests are told to come again later.
     #[serde(default)]
     pub overload: OverloadConfig,

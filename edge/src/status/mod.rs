@@ -11,6 +11,9 @@ use gatehouse_shared::clock::Clock;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
+use crate::bans::Bans;
+use crate::certs::{self, Listed};
+use crate::control::bans::{self, BanReport};
 use crate::control::protocol::ShardReport;
 use crate::live::Current;
 use crate::metrics::Metrics;
@@ -44,7 +47,7 @@ pub(crate) struct Status {
     /// Certificates in use and expected.
     pub(crate) certificates: Vec<CertificateStatus>,
     /// Who is kept out.
-    pub(crate) bans: Vec<BanStatus>,
+    pub(crate) bans: Vec<BanReport>,
     /// The slowest first.
     pub(crate) slow_routes: Vec<SlowRoute>,
 }
@@ -61,17 +64,6 @@ pub(crate) struct CertificateStatus {
     pub(crate) problem: Option<String>,
 }
 
-/// One ban.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct BanStatus {
-    /// An address, a prefix or a server's name.
-    pub(crate) offender: String,
-    /// What it was banned by.
-    pub(crate) jail: String,
-    /// How much of it is left, in seconds; `None` for a ban without end.
-    pub(crate) left_seconds: Option<u64>,
-}
-
 /// Where all of it is found.
 pub(crate) struct Source {
     pub(crate) clock: Arc<dyn Clock>,
@@ -80,6 +72,7 @@ pub(crate) struct Source {
     pub(crate) pool: Arc<Pool>,
     /// The shards that this edge starts.
     pub(crate) supervised: Vec<Supervised>,
+    pub(crate) bans: Arc<Bans>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) traffic: Arc<Traffic>,
     pub(crate) routes: Arc<Routes>,
@@ -99,10 +92,22 @@ impl Source {
             history_step_seconds: traffic::STEP.as_secs(),
             traffic: self.traffic.report(),
             shards: self.shards(),
-            certificates: Vec::new(),
-            bans: Vec::new(),
+            certificates: self.certificates(),
+            bans: bans::list(&self.bans),
             slow_routes: self.routes.slowest(),
         }
+    }
+
+    /// The certificates of the configuration that serves, as they stand in its files.
+    fn certificates(&self) -> Vec<CertificateStatus> {
+        let listed = certs::list(&self.live.load().config, self.clock.as_ref());
+        let status = |one: Listed| CertificateStatus {
+            names: one.names,
+            source: one.source.to_owned(),
+            expires: one.not_after,
+            problem: one.problem,
+        };
+        listed.into_iter().map(status).collect()
     }
 
     /// All shards, as the edge sees them.

@@ -33,6 +33,8 @@ pub(crate) struct Options<'a> {
     pub(crate) sections: &'a str,
     /// Variables of the edge's environment.
     pub(crate) environment: &'a [(&'a str, &'a str)],
+    /// The address of a further shard.
+    pub(crate) also_shard: Option<SocketAddr>,
     /// How many shards in this process.
     pub(crate) shards: usize,
 }
@@ -75,8 +77,8 @@ impl Edge {
     }
 
     pub(crate) async fn in_folder(folder: TempDir, shards: Vec<Arc<Shard>>, options: Options<'_>) -> Self {
-        let sockets: Vec<String> =
-            (0..options.shards).map(|shard| format!("unix:{}", socket(folder.path(), shard).display())).collect();
+        let own = (0..options.shards).map(|shard| format!("unix:{}", socket(folder.path(), shard).display()));
+        let sockets: Vec<String> = own.chain(options.also_shard.map(|address| address.to_string())).collect();
         let Options { listen, upstream, limits, sections, environment, .. } = options;
         let config = format!(
             "[server]\nname = \"localhost\"\nbase_url = \"https://matrix.localhost:8443\"\n\

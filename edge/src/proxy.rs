@@ -8,7 +8,7 @@ use bytes::Bytes;
 use gatehouse_shared::contract::{ClusterSecret, Scheme, VERDICT, Verdict};
 use gatehouse_shared::net::client_ip::canonical;
 use gatehouse_shared::telemetry::TraceParent;
-use http::header::{ACCESS_CONTROL_ALLOW_ORIGIN, CONTENT_LENGTH, HOST, RETRY_AFTER, UPGRADE};
+use http::header::{ACCESS_CONTROL_ALLOW_ORIGIN, CONTENT_LENGTH, HOST, RETRY_AFTER, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderValue, Method, StatusCode};
 use pingora_core::modules::http::HttpModules;
 use pingora_core::upstreams::peer::HttpPeer;
@@ -393,6 +393,7 @@ impl Proxy {
     /// Admits and routes.
     fn examine(&self, session: &mut Session, exchange: &mut Exchange) -> Result<Next> {
         let live = exchange.live.clone();
+        let is_clear = is_clear(session);
         let request = session.req_header_mut();
         exchange.client = forwarded_for::client(exchange.client, &request.headers, &exchange.live.trusted_proxies);
         strip(request);
@@ -405,7 +406,7 @@ impl Proxy {
             }
             return Ok(Next::Reply(refusal::misshapen(misshapen)));
         }
-        if !framing::is_clear(request.version, &request.headers) {
+        if !is_clear {
             self.bans.found(Feed::Smuggling, exchange.client);
             // What follows its header may be a body or not: nothing more of this connection is read.
             session.set_keepalive(None);
@@ -551,6 +552,14 @@ enum Next {
     File(Arc<Route>),
     /// A shard's answer, or another server's.
     Forward,
+}
+
+/// Whether every reader of the request sees the same end of it.
+fn is_clear(session: &Session) -> bool {
+    let request = session.req_header();
+    let coded = request.headers.contains_key(TRANSFER_ENCODING);
+    let raw = session.as_http1().filter(|_| coded).map(|http1| http1.get_headers_raw_bytes());
+    framing::is_clear(request.version, &request.headers) && !raw.is_some_and(|raw| framing::names_a_length(&raw))
 }
 
 fn facts<'r>(exchange: &'r Exchange, request: &'r RequestHeader, target: &'r str, traceparent: &'r str) -> Facts<'r> {

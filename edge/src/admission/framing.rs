@@ -16,6 +16,14 @@ pub(crate) fn is_clear(version: Version, headers: &HeaderMap) -> bool {
     }
 }
 
+/// Whether a header as it came, in HTTP/1, names a length. Where a coding stands beside it, Pingora takes the length out
+/// before anybody else sees the header.
+pub(crate) fn names_a_length(raw: &[u8]) -> bool {
+    let name = CONTENT_LENGTH.as_str().as_bytes();
+    raw.split(|byte| *byte == b'\n')
+        .any(|line| line.get(..name.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(name)))
+}
+
 fn is_length(length: &HeaderValue) -> bool {
     let digits = length.as_bytes();
     !digits.is_empty() && digits.iter().all(u8::is_ascii_digit)
@@ -43,6 +51,12 @@ mod tests {
             assert!(clear(Version::HTTP_11, &headers), "{headers:?}");
         }
         assert!(clear(Version::HTTP_2, &[(CONTENT_LENGTH, "5")]));
+    }
+
+    #[test]
+    fn a_length_is_seen_in_a_raw_header() {
+        assert!(names_a_length(b"POST / HTTP/1.1\r\nhost: a\r\nContent-LENGTH: 5\r\n\r\n"));
+        assert!(!names_a_length(b"POST /content-length HTTP/1.1\r\nx-content-length: 5\r\n\r\n"));
     }
 
     #[test]

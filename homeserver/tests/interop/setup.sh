@@ -22,6 +22,7 @@ debian_packages() {
     command -v named >/dev/null || [ -x /usr/sbin/named ] || missing+=(bind9)
     command -v ip >/dev/null || [ -x /usr/sbin/ip ] || missing+=(iproute2)
     command -v nft >/dev/null || [ -x /usr/sbin/nft ] || missing+=(nftables)
+    command -v nginx >/dev/null || [ -x /usr/sbin/nginx ] || missing+=(nginx)
     [ ${#missing[@]} -gt 0 ] || return 0
     if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
         say "these Debian packages are missing, and only root can install them: ${missing[*]}" >&2

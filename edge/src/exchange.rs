@@ -10,6 +10,7 @@ use tracing::Span;
 use crate::admission::request_class::RequestClass;
 use crate::live::Live;
 use crate::upstream::headers::Vouched;
+use crate::upstream::pool::Passage;
 
 /// A request that a shard's death interrupts is tried this many times in all: twice is bad luck, thrice is its fault.
 const MAX_INTERRUPTIONS: u32 = 3;
@@ -32,6 +33,8 @@ pub(crate) struct Exchange {
     /// Until when the request waits for a healthy shard; set when it first has to.
     pub(crate) held_until: Option<Instant>,
     pub(crate) attempts: u32,
+    /// Counts the request at the shard that has it.
+    pub(crate) passage: Option<Passage>,
     /// The last shard had no room for another connection.
     pub(crate) crowded: bool,
     interruptions: u32,
@@ -55,6 +58,7 @@ impl Exchange {
             vouched: None,
             held_until: None,
             attempts: 0,
+            passage: None,
             crowded: false,
             interruptions: 0,
             retry_after: None,

@@ -10,6 +10,8 @@ mod control;
 mod dev;
 pub mod doctor;
 mod exchange;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod header_deadline;
 pub mod listener;
 mod live;
@@ -23,4 +25,6 @@ mod routing;
 pub mod server;
 mod server_name;
 mod status;
+mod systemd;
+pub mod upgrade;
 mod upstream;

@@ -92,9 +92,10 @@ impl ProxyHttp for Proxy {
         }
         // The whole body goes out again with each attempt.
         exchange.body_passed = 0;
+        exchange.passage = None;
         let crowded = std::mem::take(&mut exchange.crowded);
-        if !crowded && let Some(shard) = self.pool.find(exchange.key) {
-            return Ok(Box::new(shard.peer()));
+        if !crowded && let Some(passage) = self.pool.enter(exchange.key) {
+            return Ok(Box::new(exchange.passage.insert(passage).peer()));
         }
         if exchange.held_until.is_none() {
             self.metrics.held.inc();
@@ -104,7 +105,9 @@ impl ProxyHttp for Proxy {
             tokio::time::sleep(CROWDED_PAUSE).await;
         }
         match self.pool.wait_for(exchange.key, deadline).await {
-            Some(shard) if !crowded || Instant::now() < deadline => Ok(Box::new(shard.peer())),
+            Some(passage) if !crowded || Instant::now() < deadline => {
+                Ok(Box::new(exchange.passage.insert(passage).peer()))
+            }
             _ => Error::e_explain(ErrorType::HTTPStatus(429), "no shard is healthy and has room"),
         }
     }

@@ -29,7 +29,8 @@ const FIXED: [&str; 9] = [
     "limits",
 ];
 /// Exceptions within those.
-const NOT_FIXED: [&str; 3] = ["limits.max_upload_bytes", "limits.body_idle_seconds", "limits.drain_seconds"];
+const NOT_FIXED: [&str; 4] =
+    ["limits.max_upload_bytes", "limits.body_idle_seconds", "limits.drain_seconds", "limits.upgrade_drain_seconds"];
 
 /// What a reload came to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,5 +1,6 @@
 //! Puts the edge together from its configuration, runs it, and takes it down in order.
 
+use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -10,12 +11,13 @@ use gatehouse_shared::clock::Clock;
 use gatehouse_shared::config::Secret;
 use gatehouse_shared::contract::ClusterSecret;
 use gatehouse_shared::metrics as exposition;
-use pingora_core::apps::ServerApp;
+use parking_lot::Mutex;
+use pingora_core::apps::{HttpServerApp, ServerApp as _};
 use pingora_core::listeners::tls::Acceptor;
 use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -35,9 +37,14 @@ use crate::metrics::{Connections, Metrics};
 use crate::proxy::Proxy;
 use crate::redirect::RedirectToHttps;
 use crate::reload::Reloader;
+use crate::systemd;
+use crate::upgrade::Offered;
+use crate::upgrade::predecessor::Predecessor;
+use crate::upgrade::successor::{Invocation, Successor};
 use crate::upstream::health;
 use crate::upstream::pool::{Pool, UnusableAddress};
-use crate::upstream::supervise::{SuperviseError, Supervisor};
+use crate::upstream::shard_process::Lifeline;
+use crate::upstream::supervise::{SuperviseError, Supervised, Supervisor};
 
 mod application;
 mod listeners;
@@ -45,7 +52,10 @@ mod listeners;
 pub use listeners::Listening;
 
 use application::application;
-use listeners::Listeners;
+use listeners::{Binder, Listeners};
+
+/// How long a restarted shard may take from its start until it serves.
+const RESTART_WITHIN: Duration = Duration::from_secs(60);
 
 /// Why the edge does not start.
 #[derive(Debug, thiserror::Error)]
@@ -77,6 +87,9 @@ pub enum StartError {
     /// The operator's commands cannot be received.
     #[error(transparent)]
     Control(#[from] ControlError),
+    /// The process that is to be replaced does not say what it has.
+    #[error("cannot take over from the old process")]
+    Inherit(#[source] io::Error),
     /// Signals cannot be received.
     #[error("cannot receive signals")]
     Signals(#[source] io::Error),
@@ -86,6 +99,10 @@ pub enum StartError {
 pub struct Environment {
     /// The configuration's file, which a reload reads again.
     pub config_file: PathBuf,
+    /// How the process was started, for an upgrade.
+    pub invocation: Invocation,
+    /// The process that this one is to replace.
+    pub predecessor: Option<Predecessor>,
     /// The time of day.
     pub clock: Arc<dyn Clock>,
     /// Decides the ids of requests.
@@ -111,7 +128,7 @@ pub async fn run(
     environment: Environment,
     announce: impl FnOnce(&Listening),
 ) -> Result<(), StartError> {
-    let Environment { config_file, clock, seed, exports_spans, stop } = environment;
+    let Environment { config_file, invocation, predecessor, clock, seed, exports_spans, stop } = environment;
     let config = Arc::new(config);
     let source = CertificateSource::prepare(&config.tls, &config.server.name, clock.as_ref())?;
     let certificates = Arc::new(Certificates::default());
@@ -121,8 +138,10 @@ pub async fn run(
     let metrics = Arc::new(Metrics::new(&mut registry));
     let supervisor = prepare_supervisor(&config)?;
     let pool = Arc::new(make_pool(&config, supervisor.as_deref(), &metrics)?);
-    let listeners = Listeners::bind(&config)?;
-    let control = bind_control(&config)?;
+    let inherited = predecessor.as_ref().map(Predecessor::inherit).transpose().map_err(StartError::Inherit)?;
+    let mut binder = Binder::new(inherited.unwrap_or_default());
+    let listeners = Listeners::bind(&config, &mut binder)?;
+    let control = bind_control(&config, &mut binder)?;
     let listening = listeners.describe(source.ca());
     let proxy = make_proxy(&config, live.clone(), pool.clone(), metrics.clone(), seed, exports_spans)?;
     let proxy = Arc::new(application(proxy));
@@ -131,30 +150,54 @@ pub async fn run(
     let hangup = signal(SignalKind::hangup()).map_err(StartError::Signals)?;
 
     // From here on nothing can fail any more.
+    let running = match &predecessor {
+        Some(predecessor) => predecessor.take_over().await,
+        None => HashMap::new(),
+    };
+    let serving = stop.child_token();
+    let replaced = CancellationToken::new();
     let stop_background = CancellationToken::new();
     let background = TaskTracker::new();
     let turn = tokio::sync::Mutex::default();
-    let reloader = Reloader { file: config_file, started_with: config.clone(), live, source, certificates, turn };
-    let reloader = Arc::new(reloader);
+    let reloader = Arc::new(Reloader {
+        file: config_file,
+        started_with: config.clone(),
+        live: live.clone(),
+        source,
+        certificates,
+        turn,
+    });
     background.spawn(reloader.clone().on_hangup(hangup, stop_background.clone()));
+    let supervised = start_shards(&config, &pool, supervisor, running, &metrics, &background, &stop_background);
+    let successor = Successor {
+        invocation,
+        sockets: Mutex::new(binder.finish()),
+        supervised,
+        serving: serving.clone(),
+        replaced: replaced.clone(),
+        turn: tokio::sync::Mutex::default(),
+    };
+    let restart_within =
+        RESTART_WITHIN + Duration::from_secs(config.supervise.as_ref().map_or(0, |own| own.stop_seconds));
     let desk = Desk {
         reloader,
         pool: pool.clone(),
-        supervised: supervisor.as_ref().map(|own| own.addresses().to_vec()).unwrap_or_default(),
+        successor,
+        restart_within,
         metrics: metrics.clone(),
         started: Instant::now(),
     };
+    let desk = Arc::new(desk);
     if let Some(control) = control {
-        background.spawn(control.serve(Arc::new(desk), stop_background.clone()));
+        background.spawn(control.serve(desk.clone(), serving.clone(), replaced.clone()));
     }
-    start_shards(&config, &pool, supervisor, &metrics, &background, &stop_background);
     let Listeners { https, federation, http, exposition } = listeners;
     if let Some(listener) = exposition {
         let healthy: exposition::Healthy = Arc::new(move || pool.shards().iter().any(|shard| shard.is_healthy()));
-        background.spawn(exposition::serve(listener, Arc::new(registry), healthy, stop_background.clone()));
+        background.spawn(exposition::serve(listener, Arc::new(registry), healthy, serving.clone()));
     }
     let (say_stopping, stopping) = watch::channel(false);
-    let shared = make_shared(&config.limits, clock, stop.clone(), stopping);
+    let shared = make_shared(&config.limits, clock, serving.clone(), stopping);
     let accepting = TaskTracker::new();
     let endpoint = |name| metrics.listener(name);
     accept_on(https, &proxy, Some(&acceptor), endpoint("https"), &shared, &accepting);
@@ -162,14 +205,24 @@ pub async fn run(
     accept_on(http, &redirect, None, endpoint("http"), &shared, &accepting);
     accepting.close();
     announce(&listening);
+    systemd::notify("READY=1");
 
-    stop.cancelled().await;
+    serving.cancelled().await;
+    // The addresses are given up, unless another process has them now.
+    desk.successor.sockets.lock().clear();
     // Receivers live in `shared`, so this reaches them; connections then finish what they began and take no more.
     let _ = say_stopping.send(true);
     accepting.wait().await;
+    if replaced.is_cancelled() {
+        // Idle connections stay until they ask again or go: to close one over a request that is on its way would fail it.
+        let longest = Duration::from_secs(live.load().config.limits.upgrade_drain_seconds);
+        drain(&shared, longest, &stop).await;
+    } else {
+        systemd::notify("STOPPING=1");
+    }
     proxy.cleanup().await;
     redirect.cleanup().await;
-    drain(&shared, Duration::from_secs(config.limits.drain_seconds)).await;
+    finish(&shared, Duration::from_secs(live.load().config.limits.drain_seconds)).await;
     stop_background.cancel();
     background.close();
     background.wait().await;
@@ -178,8 +231,15 @@ pub async fn run(
 }
 
 /// The control socket. Only one that the configuration names is worth failing for.
-fn bind_control(config: &EdgeConfig) -> Result<Option<ControlSocket>, ControlError> {
-    match ControlSocket::bind(config.control.socket()) {
+fn bind_control(config: &EdgeConfig, binder: &mut Binder) -> Result<Option<ControlSocket>, ControlError> {
+    let path = config.control.socket();
+    let offered = Offered { key: "control.socket".to_owned(), address: path.display().to_string() };
+    let bound = match binder.take(&offered) {
+        Some(socket) => ControlSocket::inherited(socket, path),
+        None => ControlSocket::bind(path),
+    };
+    let bound = bound.and_then(|socket| socket.remember(|listener| binder.remember(offered, listener)));
+    match bound {
         Err(error) if config.control.socket.is_none() => {
             warn!(error = chain_of(&error), "runs without a control socket");
             Ok(None)
@@ -218,22 +278,29 @@ fn make_pool(config: &EdgeConfig, supervisor: Option<&Supervisor>, metrics: &Met
     Pool::new(addresses, connect_timeout, |shard| metrics.shard_healthy(shard))
 }
 
+/// Watches all shards and runs the supervised ones, beginning with those that are `running` already.
 fn start_shards(
     config: &EdgeConfig,
     pool: &Arc<Pool>,
     supervisor: Option<Arc<Supervisor>>,
+    mut running: HashMap<String, Lifeline>,
     metrics: &Metrics,
     tasks: &TaskTracker,
     stop: &CancellationToken,
-) {
+) -> Vec<Supervised> {
     let interval = Duration::from_millis(config.upstream.health_interval_ms);
+    let mut supervised = Vec::new();
     for shard in pool.shards() {
         tasks.spawn(health::watch(shard.clone(), interval, stop.clone()));
         if let Some(supervisor) = supervisor.as_ref().filter(|own| own.addresses().contains(shard.address())) {
-            let starts = metrics.shard_starts(&shard.address().to_string());
-            tasks.spawn(supervisor.clone().run(shard.clone(), starts, stop.clone()));
+            let name = shard.address().to_string();
+            let (starts, taken_over) = (metrics.shard_starts(&name), running.remove(&name));
+            let (orders, ordered) = mpsc::channel(1);
+            tasks.spawn(supervisor.clone().run(shard.clone(), starts, ordered, taken_over, stop.clone()));
+            supervised.push(Supervised { shard: shard.clone(), orders });
         }
     }
+    supervised
 }
 
 /// The port that clients reach: of the base URL where there is one, or else of the first address.
@@ -264,7 +331,7 @@ fn make_proxy(
     })
 }
 
-fn accept_on<A: ServerApp + Send + Sync + 'static>(
+fn accept_on<A: HttpServerApp + Send + Sync + 'static>(
     listeners: Vec<TcpListener>,
     app: &Arc<A>,
     tls: Option<&Arc<Acceptor>>,
@@ -278,8 +345,19 @@ fn accept_on<A: ServerApp + Send + Sync + 'static>(
     }
 }
 
+/// Lets connections end by themselves, for so long at most or until the process is told to stop.
+async fn drain(shared: &Shared, within: Duration, stop: &CancellationToken) {
+    shared.connections.close();
+    info!(connections = shared.connections.len(), "finishing what was begun");
+    tokio::select! {
+        () = shared.connections.wait() => {}
+        () = stop.cancelled() => {}
+        () = tokio::time::sleep(within) => {}
+    }
+}
+
 /// Lets requests in flight finish; what is left at the end of the time is cut.
-async fn drain(shared: &Shared, within: Duration) {
+async fn finish(shared: &Shared, within: Duration) {
     shared.connections.close();
     if tokio::time::timeout(within, shared.connections.wait()).await.is_err() {
         warn!(connections = shared.connections.len(), "cut the connections that did not end in time");

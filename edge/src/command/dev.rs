@@ -6,10 +6,11 @@ use std::process::ExitCode;
 use clap::Args;
 
 use super::CommandError;
-use super::run::{announce, run};
+use super::run::{announce, run, say};
 use crate::config;
 use crate::dev::{self, Workbench};
 use crate::server::Listening;
+use crate::upgrade::predecessor::Predecessor;
 
 /// The options of `gatehouse dev`.
 #[derive(Debug, Args)]
@@ -32,17 +33,17 @@ pub(super) struct Dev {
 }
 
 impl Dev {
-    pub(super) fn execute(&self) -> Result<ExitCode, CommandError> {
-        run_dev(self)
+    pub(super) fn execute(&self, predecessor: Option<Predecessor>) -> Result<ExitCode, CommandError> {
+        run_dev(self, predecessor)
     }
 }
 
-fn run_dev(options: &Dev) -> Result<ExitCode, CommandError> {
+fn run_dev(options: &Dev, predecessor: Option<Predecessor>) -> Result<ExitCode, CommandError> {
     let ports = dev::Ports { https: options.https_port, federation: options.federation_port, http: options.http_port };
     let workbench = dev::prepare(&options.folder, ports)?;
     let config = config::load(&workbench.edge_config)?;
     let (server_name, base_url) = (config.server.name.clone(), config.server.base_url.clone());
-    run(config, &workbench.edge_config, |listening| {
+    run(config, &workbench.edge_config, predecessor, |listening| {
         if options.json {
             announce(listening, true);
         } else {
@@ -54,16 +55,18 @@ fn run_dev(options: &Dev) -> Result<ExitCode, CommandError> {
 fn greet(workbench: &Workbench, listening: &Listening, server_name: &str, base_url: &str) {
     let program = workbench.homeserver_program.display();
     let homeserver_config = workbench.homeserver_config.display();
-    println!("Gatehouse runs as {server_name}.\n");
-    println!("  homeserver URL for clients   {base_url}");
+    let mut text = format!("Gatehouse runs as {server_name}.\n\n");
+    let mut line = |what: &str, value: &str| text.push_str(&format!("  {what:<27}  {value}\n"));
+    line("homeserver URL for clients", base_url);
     for address in &listening.federation {
-        println!("  address for other servers    {address}");
+        line("address for other servers", &address.to_string());
     }
-    println!("  make the first user          {program} user create NAME --admin --config {homeserver_config}");
+    line("make the first user", &format!("{program} user create NAME --admin --config {homeserver_config}"));
     if let Some(ca) = listening.ca.as_deref().map(Path::display) {
-        println!("  certificate to trust         {ca}");
-        println!("  try                          curl --cacert {ca} {base_url}/_matrix/client/versions");
+        line("certificate to trust", &ca.to_string());
+        line("try", &format!("curl --cacert {ca} {base_url}/_matrix/client/versions"));
     }
-    println!("  configuration                {}", workbench.edge_config.display());
-    println!("  stop                         Ctrl-C\n");
+    line("configuration", &workbench.edge_config.display().to_string());
+    line("stop", "Ctrl-C");
+    say(&text);
 }

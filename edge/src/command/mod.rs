@@ -10,6 +10,7 @@ use crate::config::chain_of;
 use crate::control::client::AskError;
 use crate::dev::DevError;
 use crate::server::StartError;
+use crate::upgrade::predecessor::Predecessor;
 
 mod check;
 mod dev;
@@ -19,6 +20,7 @@ mod reload;
 mod run;
 mod shards;
 mod status;
+mod upgrade;
 
 /// Gatehouse's front door: TLS, routing and supervision of a Matrix homeserver.
 #[derive(Debug, Parser)]
@@ -26,6 +28,9 @@ mod status;
 pub struct Command {
     #[command(subcommand)]
     action: Action,
+    /// The edge at the other end of the standard input is to be replaced; only an edge starts another one like this
+    #[arg(long, hide = true, global = true)]
+    take_over: bool,
 }
 
 #[derive(Debug, Subcommand)]
@@ -42,8 +47,10 @@ enum Action {
     Reload(reload::Reload),
     /// Shows what the running edge is doing
     Status(status::Status),
-    /// Lists the shards behind the running edge
+    /// Lists and restarts the shards behind the running edge
     Shards(shards::Shards),
+    /// Replaces the running edge by a new process of its program, which may be a newer one; no request fails
+    Upgrade(upgrade::Upgrade),
 }
 
 /// Why a command failed. The alternate form of `Display` (`{:#}`) adds the sources.
@@ -78,14 +85,26 @@ impl Command {
     /// # Errors
     /// When it cannot be done. Mistakes that `check` finds are its result, not an error.
     pub fn execute(self) -> Result<ExitCode, CommandError> {
-        match self.action {
-            Action::Run(run) => run.execute(),
-            Action::Check(check) => Ok(check.execute()),
-            Action::Dev(dev) => dev.execute(),
-            Action::Doctor(doctor) => Ok(doctor.execute()?),
-            Action::Reload(reload) => reload.execute(),
-            Action::Status(status) => status.execute(),
-            Action::Shards(shards) => shards.execute(),
+        let predecessor = self.take_over.then(Predecessor::on_stdin).transpose()?;
+        let done = self.action.execute(predecessor.clone());
+        if let (Err(error), Some(predecessor)) = (&done, predecessor) {
+            predecessor.refuse(format!("{error:#}"));
+        }
+        done
+    }
+}
+
+impl Action {
+    fn execute(self, predecessor: Option<Predecessor>) -> Result<ExitCode, CommandError> {
+        match self {
+            Self::Run(run) => run.execute(predecessor),
+            Self::Check(check) => Ok(check.execute()),
+            Self::Dev(dev) => dev.execute(predecessor),
+            Self::Doctor(doctor) => Ok(doctor.execute()?),
+            Self::Reload(reload) => reload.execute(),
+            Self::Status(status) => status.execute(),
+            Self::Shards(shards) => shards.execute(),
+            Self::Upgrade(upgrade) => upgrade.execute(),
         }
     }
 }

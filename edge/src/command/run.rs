@@ -1,5 +1,6 @@
 //! `gatehouse run`: runs the edge until it is told to stop.
 
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -12,6 +13,8 @@ use serde_json::json;
 use super::CommandError;
 use crate::config::{self, EdgeConfig};
 use crate::server::{self, Environment, Listening};
+use crate::upgrade::predecessor::Predecessor;
+use crate::upgrade::successor::Invocation;
 
 /// The options of `gatehouse run`.
 #[derive(Debug, Args)]
@@ -25,8 +28,9 @@ pub(super) struct Run {
 }
 
 impl Run {
-    pub(super) fn execute(self) -> Result<ExitCode, CommandError> {
-        run(config::load(&self.config)?, &self.config, |listening| announce(listening, self.json))
+    pub(super) fn execute(self, predecessor: Option<Predecessor>) -> Result<ExitCode, CommandError> {
+        let config = config::load(&self.config)?;
+        run(config, &self.config, predecessor, |listening| announce(listening, self.json))
     }
 }
 
@@ -34,6 +38,7 @@ impl Run {
 pub(super) fn run(
     config: EdgeConfig,
     file: &Path,
+    predecessor: Option<Predecessor>,
     announce: impl FnOnce(&Listening),
 ) -> Result<ExitCode, CommandError> {
     // Pingora takes whichever provider came first, so this comes before everything.
@@ -45,6 +50,12 @@ pub(super) fn run(
         let environment = Environment {
             // Absolute, because what is started later may stand elsewhere.
             config_file: std::path::absolute(file)?,
+            // Asked for now: once the file is replaced, the system says that it was deleted.
+            invocation: Invocation {
+                program: std::env::current_exe()?,
+                arguments: std::env::args_os().skip(1).collect(),
+            },
+            predecessor,
             clock: Arc::new(SystemClock),
             seed: rand::random(),
             exports_spans: guard.exports_spans(),
@@ -57,18 +68,24 @@ pub(super) fn run(
 
 /// Says where the edge listens.
 pub(super) fn announce(listening: &Listening, as_json: bool) {
+    use std::fmt::Write as _;
+    let mut text = String::new();
     if as_json {
-        println!("{}", json!({ "listening": listening }));
-        return;
-    }
-    for (kind, addresses) in
-        [("https", &listening.https), ("federation", &listening.federation), ("http", &listening.http)]
-    {
-        for address in addresses {
-            println!("listening on {kind} {address}");
+        text = format!("{}\n", json!({ "listening": listening }));
+    } else {
+        let addresses = [("https", &listening.https), ("federation", &listening.federation), ("http", &listening.http)];
+        for (kind, address) in addresses.iter().flat_map(|(kind, all)| all.iter().map(move |one| (kind, one))) {
+            // Writing to a String cannot fail.
+            let _ = writeln!(text, "listening on {kind} {address}");
+        }
+        if let Some(address) = listening.metrics {
+            let _ = writeln!(text, "status and metrics on http://{address}/");
         }
     }
-    if let Some(address) = listening.metrics {
-        println!("metrics on http://{address}/metrics");
-    }
+    say(&text);
+}
+
+/// Writes to the standard output. Whoever read it may have gone long ago, which is nothing to stop for.
+pub(super) fn say(text: &str) {
+    let _ = std::io::stdout().write_all(text.as_bytes());
 }

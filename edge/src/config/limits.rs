@@ -20,6 +20,8 @@ pub struct LimitsConfig {
     pub body_idle_seconds: u64,
     /// How long requests in flight may take to finish when the edge stops, in seconds.
     pub drain_seconds: u64,
+    /// How long requests in flight may take to finish in a process that was replaced by an upgrade, in seconds.
+    pub upgrade_drain_seconds: u64,
 }
 
 impl Default for LimitsConfig {
@@ -31,6 +33,7 @@ impl Default for LimitsConfig {
             header_seconds: 15,
             body_idle_seconds: 30,
             drain_seconds: 10,
+            upgrade_drain_seconds: 90,
         }
     }
 }

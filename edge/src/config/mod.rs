@@ -57,6 +57,12 @@ pub fn load(path: &Path) -> Result<EdgeConfig, ConfigError> {
     load_checked(path, check)
 }
 
+/// Reads and checks a configuration that is in memory.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn parse(text: &str) -> Result<EdgeConfig, Vec<gatehouse_shared::config::Mistake>> {
+    gatehouse_shared::config::parse_checked(text, check)
+}
+
 fn check(config: &EdgeConfig, checker: &mut Checker<'_>) {
     config.server.check(checker);
     config.listen.check(checker);

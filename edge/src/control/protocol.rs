@@ -3,7 +3,7 @@
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-/// One line from a command to the edge, such as `{"ask":"reload"}` or `{"ask":"restart_shards","with":{"shard":2}}`.
+/// One line from a command to the edge, such as `{"ask":"reload"}` or `{"ask":"restart_shards","with":{"only":null}}`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "ask", content = "with", rename_all = "snake_case")]
 pub(crate) enum Request {
@@ -13,6 +13,13 @@ pub(crate) enum Request {
     Reload,
     /// Which shards there are. Answered by a list of [`ShardReport`].
     Shards,
+    /// Restarts the supervised shards one by one, or one of them. Answered by a list of [`ShardReport`].
+    RestartShards {
+        /// The address of the only one to restart.
+        only: Option<String>,
+    },
+    /// Replaces the process by a new one of its program. Answered by [`crate::upgrade::successor::Upgraded`].
+    Upgrade,
 }
 
 /// One line from the edge to a command.
@@ -63,6 +70,8 @@ pub(crate) struct ShardReport {
     pub(crate) shard: String,
     /// Whether it takes requests.
     pub(crate) healthy: bool,
+    /// Requests that it has and has not answered.
+    pub(crate) in_flight: usize,
     /// Whether this edge starts it.
     pub(crate) supervised: bool,
     /// How often this edge has started it.

@@ -2,6 +2,7 @@
 
 use std::fs::{self, DirBuilder, Permissions};
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -10,6 +11,7 @@ use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use tracing::warn;
 
 use super::desk::Desk;
@@ -63,14 +65,30 @@ impl ControlSocket {
         Self::of(listener.map_err(cannot)?, path).map_err(cannot)
     }
 
+    /// Takes over the socket that another process has bound to `path`.
+    pub(crate) fn inherited(socket: OwnedFd, path: &Path) -> Result<Self, ControlError> {
+        let listener = std::os::unix::net::UnixListener::from(socket);
+        let listener = listener.set_nonblocking(true).and_then(|()| UnixListener::from_std(listener));
+        listener
+            .and_then(|listener| Self::of(listener, path))
+            .map_err(|source| ControlError::Bind { path: path.to_owned(), source })
+    }
+
+    /// Lets `keep` have a copy of the socket.
+    pub(crate) fn remember(self, keep: impl FnOnce(&UnixListener) -> io::Result<()>) -> Result<Self, ControlError> {
+        keep(&self.listener).map_err(|source| ControlError::Bind { path: self.path.clone(), source })?;
+        Ok(self)
+    }
+
     fn of(listener: UnixListener, path: &Path) -> io::Result<Self> {
         fs::set_permissions(path, Permissions::from_mode(0o600))?;
         let owner = fs::metadata(path)?.uid();
         Ok(Self { listener, path: path.to_owned(), owner })
     }
 
-    /// Answers until `stop`, and leaves no socket behind.
-    pub(crate) async fn serve(self, desk: Arc<Desk>, stop: CancellationToken) {
+    /// Answers until `stop`, and leaves no socket behind unless another process has it then.
+    pub(crate) async fn serve(self, desk: Arc<Desk>, stop: CancellationToken, replaced: CancellationToken) {
+        let conversations = TaskTracker::new();
         loop {
             let accepted = tokio::select! {
                 () = stop.cancelled() => break,
@@ -78,10 +96,10 @@ impl ControlSocket {
             };
             match accepted {
                 Ok((stream, _)) if self.may_ask(&stream) => {
-                    let desk = desk.clone();
-                    tokio::spawn(async move {
+                    let (desk, stop) = (desk.clone(), stop.clone());
+                    conversations.spawn(async move {
                         // A command that went away has nobody to tell.
-                        let _ = converse(stream, &desk).await;
+                        let _ = converse(stream, &desk, stop).await;
                     });
                 }
                 Ok(_) => warn!("refused a command of another user"),
@@ -91,8 +109,12 @@ impl ControlSocket {
                 }
             }
         }
-        // Somebody may have removed it before.
-        let _ = fs::remove_file(&self.path);
+        if !replaced.is_cancelled() {
+            // Somebody may have removed it before.
+            let _ = fs::remove_file(&self.path);
+        }
+        conversations.close();
+        conversations.wait().await;
     }
 
     /// The mode of the socket says the same; but its folder may be older than the edge, and wider.
@@ -101,13 +123,18 @@ impl ControlSocket {
     }
 }
 
-async fn converse(stream: UnixStream, desk: &Desk) -> io::Result<()> {
+/// Answers line by line; what was asked before `stop` is still answered.
+async fn converse(stream: UnixStream, desk: &Desk, stop: CancellationToken) -> io::Result<()> {
     let (read, mut write) = stream.into_split();
     let mut read = BufReader::new(read);
     let mut line = String::new();
     loop {
         line.clear();
-        let arrived = tokio::time::timeout(IDLE, (&mut read).take(MAX_LINE_BYTES).read_line(&mut line)).await;
+        let mut limited = (&mut read).take(MAX_LINE_BYTES);
+        let arrived = tokio::select! {
+            () = stop.cancelled() => return Ok(()),
+            arrived = tokio::time::timeout(IDLE, limited.read_line(&mut line)) => arrived,
+        };
         if arrived.map_err(io::Error::other)?? == 0 {
             return Ok(());
         }

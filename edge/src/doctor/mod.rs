@@ -17,6 +17,8 @@ mod observed;
 mod probe;
 pub mod report;
 
+#[cfg(any(test, fuzzing))]
+pub(crate) use checks::testing::judge_bytes;
 pub use probe::ProbeError;
 
 use crate::config::EdgeConfig;

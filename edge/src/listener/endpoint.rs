@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use gatehouse_shared::clock::Clock;
 use gatehouse_shared::net::client_ip::canonical;
-use pingora_core::apps::ServerApp;
+use pingora_core::apps::{HttpServerApp, ServerApp as _};
 use pingora_core::listeners::tls::Acceptor;
-use pingora_core::protocols::IO;
+use pingora_core::protocols::{ALPN, IO, Ssl as _};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
@@ -17,6 +17,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
 use super::client_io::{ClientIo, ClientSocket};
+use super::http2;
 use crate::header_deadline::{HeaderDeadline, HeaderProgress};
 use crate::metrics::Connections;
 
@@ -70,7 +71,7 @@ pub(crate) struct Endpoint<A> {
     pub(crate) shared: Shared,
 }
 
-impl<A: ServerApp + Send + Sync + 'static> Endpoint<A> {
+impl<A: HttpServerApp + Send + Sync + 'static> Endpoint<A> {
     /// Accepts until the edge stops.
     pub(crate) async fn accept(self: Arc<Self>, listener: TcpListener) {
         loop {
@@ -130,6 +131,9 @@ impl<A: ServerApp + Send + Sync + 'static> Endpoint<A> {
         let progress = Arc::new(HeaderProgress::default());
         let deadline = HeaderDeadline::new(progress.clone(), self.shared.header_within);
         let stream = Box::new(ClientIo::new(stream, deadline));
+        if matches!(stream.selected_alpn_proto(), Some(ALPN::H2)) {
+            return http2::serve(&self.app, stream, &self.shared.stopping).await;
+        }
         // An application that hands the connection back has nothing more to do with it.
         drop(progress.within(self.app.process_new(stream, &self.shared.stopping)).await);
     }

@@ -5,4 +5,5 @@ pub mod certificates;
 pub(crate) mod client_io;
 pub mod development_ca;
 pub(crate) mod endpoint;
+mod http2;
 pub(crate) mod tls;

@@ -1,6 +1,8 @@
 //! Everything that the edge listens on, bound before anything is started.
 
+use std::io;
 use std::net::SocketAddr;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 
 use serde::Serialize;
@@ -8,6 +10,7 @@ use tokio::net::TcpListener;
 
 use crate::config::EdgeConfig;
 use crate::listener::endpoint::{BindError, bind};
+use crate::upgrade::Offered;
 
 /// Where the edge listens, once it does. Written to standard output, so that whoever started it knows.
 #[derive(Debug, Clone, Serialize)]
@@ -32,10 +35,55 @@ pub(super) struct Listeners {
     pub(super) exposition: Option<TcpListener>,
 }
 
+/// Binds addresses, or takes the sockets that a predecessor has bound; remembers all of them for a successor.
+pub(super) struct Binder {
+    inherited: Vec<(Offered, OwnedFd)>,
+    bound: Vec<(Offered, OwnedFd)>,
+}
+
+impl Binder {
+    pub(super) fn new(inherited: Vec<(Offered, OwnedFd)>) -> Self {
+        Self { inherited, bound: Vec::new() }
+    }
+
+    /// Listens on `address`, which the configuration names under `key`.
+    pub(super) fn tcp(&mut self, address: SocketAddr, key: &'static str) -> Result<TcpListener, BindError> {
+        let offered = Offered { key: key.to_owned(), address: address.to_string() };
+        let listener = match self.take(&offered) {
+            Some(socket) => taken_over(socket).map_err(|source| BindError { address, key, source })?,
+            None => bind(address, key)?,
+        };
+        self.remember(offered, &listener).map_err(|source| BindError { address, key, source })?;
+        Ok(listener)
+    }
+
+    /// The inherited socket of this name.
+    pub(super) fn take(&mut self, wanted: &Offered) -> Option<OwnedFd> {
+        let at = self.inherited.iter().position(|(offered, _)| offered == wanted)?;
+        Some(self.inherited.swap_remove(at).1)
+    }
+
+    pub(super) fn remember(&mut self, offered: Offered, socket: &impl AsFd) -> io::Result<()> {
+        self.bound.push((offered, socket.as_fd().try_clone_to_owned()?));
+        Ok(())
+    }
+
+    /// What a successor may have. Inherited sockets that nobody asked for are closed with the last process that has them.
+    pub(super) fn finish(self) -> Vec<(Offered, OwnedFd)> {
+        self.bound
+    }
+}
+
+fn taken_over(socket: OwnedFd) -> io::Result<TcpListener> {
+    let listener = std::net::TcpListener::from(socket);
+    listener.set_nonblocking(true)?;
+    TcpListener::from_std(listener)
+}
+
 impl Listeners {
-    pub(super) fn bind(config: &EdgeConfig) -> Result<Self, BindError> {
-        let all = |addresses: &[SocketAddr], key| -> Result<Vec<_>, _> {
-            addresses.iter().map(|address| bind(*address, key)).collect()
+    pub(super) fn bind(config: &EdgeConfig, binder: &mut Binder) -> Result<Self, BindError> {
+        let mut all = |addresses: &[SocketAddr], key| -> Result<Vec<_>, _> {
+            addresses.iter().map(|address| binder.tcp(*address, key)).collect()
         };
         Ok(Self {
             https: all(&config.listen.https, "listen.https")?,
@@ -44,7 +92,7 @@ impl Listeners {
             exposition: config
                 .telemetry
                 .metrics_address
-                .map(|address| bind(address, "telemetry.metrics_address"))
+                .map(|address| binder.tcp(address, "telemetry.metrics_address"))
                 .transpose()?,
         })
     }

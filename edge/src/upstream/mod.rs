@@ -4,4 +4,5 @@ pub(crate) mod connect_error;
 pub(crate) mod headers;
 pub(crate) mod health;
 pub(crate) mod pool;
+pub(crate) mod shard_process;
 pub(crate) mod supervise;

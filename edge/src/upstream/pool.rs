@@ -25,6 +25,10 @@ pub(crate) struct Shard {
     /// Which of the connections in Pingora's pool may be used: those of an earlier generation belong to a dead process.
     generation: AtomicU64,
     healthy: AtomicBool,
+    /// Healthy or not, it gets no new requests: it is about to be stopped.
+    draining: AtomicBool,
+    /// Requests that it has and has not answered.
+    in_flight: watch::Sender<usize>,
     gauge: Gauge,
     /// Asks for a health check now rather than at the next turn.
     doubt: Notify,
@@ -59,8 +63,9 @@ impl Shard {
         let name = address.to_string();
         let gauge = gauge(&name);
         let seed = spread(name.bytes().fold(0, |seed, byte| spread(seed ^ u64::from(byte))));
-        let (generation, healthy, doubt) = (AtomicU64::new(0), AtomicBool::new(false), Notify::new());
-        Ok(Self { address, name, seed, peer, generation, healthy, gauge, doubt, changed })
+        let (healthy, draining) = (AtomicBool::new(false), AtomicBool::new(false));
+        let (generation, in_flight, doubt) = (AtomicU64::new(0), watch::Sender::new(0), Notify::new());
+        Ok(Self { address, name, seed, peer, generation, healthy, draining, in_flight, gauge, doubt, changed })
     }
 
     pub(crate) fn address(&self) -> &ListenAddr {
@@ -84,11 +89,51 @@ impl Shard {
     }
 
     pub(crate) fn is_healthy(&self) -> bool {
-        self.healthy.load(Ordering::Acquire)
+        self.healthy.load(Ordering::Acquire) && !self.draining.load(Ordering::SeqCst)
     }
 
-    /// The shard takes requests.
+    /// Counts a request that is sent to this shard, until what this answers is dropped. `None` when the shard is drained:
+    /// counted before it is asked, so that whoever drains sees the request or the request sees that.
+    fn enter(self: &Arc<Self>) -> Option<Passage> {
+        self.in_flight.send_modify(|count| *count += 1);
+        let passage = Passage(self.clone());
+        (!self.draining.load(Ordering::SeqCst)).then_some(passage)
+    }
+
+    /// How many requests it has and has not answered.
+    pub(crate) fn in_flight(&self) -> usize {
+        *self.in_flight.borrow()
+    }
+
+    /// Takes no new requests from now on, whatever its health check says.
+    pub(crate) fn begin_draining(&self) {
+        self.draining.store(true, Ordering::SeqCst);
+        self.mark_unhealthy(&"it is drained");
+    }
+
+    /// May take requests again as soon as its health check says so.
+    pub(crate) fn end_draining(&self) {
+        self.draining.store(false, Ordering::SeqCst);
+        self.check_now();
+    }
+
+    /// Resolves once it has answered everything.
+    pub(crate) async fn drained(&self) {
+        // The sender lives in `self`, so this cannot fail.
+        let _ = self.in_flight.subscribe().wait_for(|count| *count == 0).await;
+    }
+
+    /// Resolves once it takes requests.
+    pub(crate) async fn becomes_healthy(&self) {
+        let mut changed = self.changed.subscribe();
+        while !self.is_healthy() && changed.changed().await.is_ok() {}
+    }
+
+    /// The shard takes requests, unless it is drained.
     pub(crate) fn mark_healthy(&self) {
+        if self.draining.load(Ordering::SeqCst) {
+            return;
+        }
         if !self.healthy.swap(true, Ordering::AcqRel) {
             info!(shard = %self.name, "the shard takes requests");
             self.note_change(1);
@@ -118,6 +163,23 @@ impl Shard {
     /// Resolves when a check is asked for.
     pub(crate) async fn doubted(&self) {
         self.doubt.notified().await;
+    }
+}
+
+/// One request on its way to a shard, or in it.
+#[derive(Debug)]
+pub(crate) struct Passage(Arc<Shard>);
+
+impl Passage {
+    /// The way to the shard.
+    pub(crate) fn peer(&self) -> HttpPeer {
+        self.0.peer()
+    }
+}
+
+impl Drop for Passage {
+    fn drop(&mut self) {
+        self.0.in_flight.send_modify(|count| *count -= 1);
     }
 }
 
@@ -159,12 +221,18 @@ impl Pool {
         healthy.max_by_key(|shard| spread(key ^ shard.seed))
     }
 
-    /// Like [`Self::find`], but waits until `deadline` for a shard to become healthy.
-    pub(crate) async fn wait_for(&self, key: u64, deadline: Instant) -> Option<&Arc<Shard>> {
+    /// Sends a request to the healthy shard that serves `key`, if there is one.
+    pub(crate) fn enter(&self, key: u64) -> Option<Passage> {
+        // A shard that is drained between the two calls is not found again.
+        std::iter::from_fn(|| self.find(key)).find_map(Shard::enter)
+    }
+
+    /// Like [`Self::enter`], but waits until `deadline` for a shard to become healthy.
+    pub(crate) async fn wait_for(&self, key: u64, deadline: Instant) -> Option<Passage> {
         let mut changed = self.changed.subscribe();
         loop {
-            if let Some(shard) = self.find(key) {
-                return Some(shard);
+            if let Some(passage) = self.enter(key) {
+                return Some(passage);
             }
             // The sender lives in `self`, so only the deadline ends this early.
             tokio::time::timeout_at(deadline, changed.changed()).await.ok()?.ok()?;
@@ -214,6 +282,23 @@ mod tests {
         assert!(keys().zip(&before).all(|(key, was)| pool.find(key).unwrap().name == *was));
     }
 
+    #[tokio::test]
+    async fn a_drained_shard_keeps_its_requests_and_takes_no_more() {
+        let pool = pool(1);
+        let shard = &pool.shards()[0];
+        shard.mark_healthy();
+        let passage = pool.enter(1).unwrap();
+        shard.begin_draining();
+        shard.mark_healthy();
+        assert!(pool.enter(1).is_none() && shard.enter().is_none());
+        assert_eq!(shard.in_flight(), 1);
+        drop(passage);
+        shard.drained().await;
+        shard.end_draining();
+        shard.mark_healthy();
+        assert!(pool.enter(1).is_some());
+    }
+
     #[test]
     fn without_a_healthy_shard_there_is_none() {
         assert!(pool(3).find(1).is_none());
@@ -224,7 +309,8 @@ mod tests {
         let pool = Arc::new(pool(2));
         let waiting = pool.clone();
         let deadline = Instant::now() + Duration::from_secs(5);
-        let waiter = tokio::spawn(async move { waiting.wait_for(7, deadline).await.map(|shard| shard.name.clone()) });
+        let waiter =
+            tokio::spawn(async move { waiting.wait_for(7, deadline).await.map(|passage| passage.0.name.clone()) });
         tokio::task::yield_now().await;
         pool.shards()[1].mark_healthy();
         assert_eq!(waiter.await.unwrap().unwrap(), pool.shards()[1].name);

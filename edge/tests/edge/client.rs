@@ -89,6 +89,36 @@ impl Connection {
         Self::Http2(sender)
     }
 
+    /// Whether another request may be sent: the server has not said that this connection ends.
+    pub(crate) async fn is_usable(&mut self) -> bool {
+        match self {
+            Self::Http1(sender) => sender.ready().await.is_ok(),
+            Self::Http2(sender) => sender.ready().await.is_ok(),
+        }
+    }
+
+    /// Like [`Self::send`], or `None` when the connection ended before anything of the request was sent.
+    pub(crate) async fn try_send(&mut self, mut request: Request<Full<Bytes>>) -> Option<hyper::Result<Answer>> {
+        let sent = match self {
+            Self::Http1(sender) => {
+                request.headers_mut().insert("host", "localhost".parse().unwrap());
+                sender.try_send_request(request).await
+            }
+            Self::Http2(sender) => {
+                let target = request.uri().path_and_query().unwrap().as_str();
+                *request.uri_mut() = format!("https://localhost{target}").parse().unwrap();
+                sender.try_send_request(request).await
+            }
+        };
+        match sent {
+            Ok(response) => Some(Ok(Answer::read(response).await)),
+            Err(mut error) => match error.take_message() {
+                Some(_unsent) => None,
+                None => Some(Err(error.into_error())),
+            },
+        }
+    }
+
     pub(crate) async fn send(&mut self, mut request: Request<Full<Bytes>>) -> hyper::Result<Answer> {
         let response = match self {
             Self::Http1(sender) => {

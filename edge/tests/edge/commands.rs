@@ -58,7 +58,8 @@ async fn every_command_helps() {
         &["doctor", "--help"],
         &["reload", "--help"],
         &["status", "--help"],
-        &["shards", "--help"],
+        &["shards", "restart", "--help"],
+        &["upgrade", "--help"],
     ] {
         let (code, told) = output(arguments).await;
         assert!(code == Some(0) && told.contains("Usage: gatehouse"), "{told}");

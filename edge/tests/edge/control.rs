@@ -41,7 +41,7 @@ async fn commands_reach_the_edge_over_a_private_socket() {
     let status = edge.command(&["status", "--json"]).await.json();
     assert_eq!(status["server_name"], "localhost");
     assert_eq!(status["process_id"], edge.process.id().unwrap());
-    let shards = edge.command(&["shards", "--json"]).await.json();
+    let shards = edge.command(&["shards", "list", "--json"]).await.json();
     assert_eq!(shards[0]["healthy"], true);
     assert!(edge.command(&["status"]).await.stdout.starts_with("localhost: gatehouse "));
     edge.signal("TERM");

@@ -1,19 +1,23 @@
 //! `gatehouse doctor` against real name servers and real broken set-ups, each in a network of its own.
 
 use std::collections::HashMap;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
-use gatehouse_shared::clock::{Clock, SystemClock};
 use serde_json::Value;
 
-use crate::edge::{patiently, program};
+use crate::edge::{patiently, program, signal_process};
 
+mod apis;
 mod authority;
+mod certificates;
+mod documents;
 mod name_server;
+mod names;
 mod network;
 mod site;
 
-use authority::{Authority, DAY};
+use authority::Authority;
 use name_server::NameServer;
 use network::{MATRIX, WEB, in_own_network};
 use site::{CLIENT_DOCUMENT, KEYS, Page, SERVER_DOCUMENT, Site, VERSION, VERSIONS, in_hours, key_document};
@@ -166,408 +170,65 @@ fn a_server_that_is_found_by_service_records_has_no_finding() {
     });
 }
 
-mod names {
-    use super::*;
-
-    #[test]
-    fn a_name_server_that_is_not_there() {
-        in_own_network(async {
-            let report = World::new().ask("example.org").await;
-            let ids: Vec<_> = report.findings().iter().map(|finding| finding["id"].clone()).collect();
-            assert!(ids.contains(&"dns-failed".into()) && report.code == Some(1), "{ids:?}");
-        });
-    }
-
-    #[test]
-    fn a_name_that_the_dns_does_not_know() {
-        in_own_network(async {
-            let world = World::new();
-            let _name_server = NameServer::start(&world.records).await;
-            let report = world.ask("nowhere.example.org").await;
-            report.finds(
-                &[
-                    "dns-no-such-name",
-                    "unreachable-everywhere",
-                    "well-known-client-missing",
-                    "well-known-server-missing",
-                ],
-                1,
-            );
-        });
-    }
-
-    #[test]
-    fn a_delegated_name_without_addresses() {
-        in_own_network(async {
-            let mut world = World::new();
-            world.records.truncate(2);
-            world.records.push("matrix IN TXT nothing".to_owned());
-            world.examine().await.finds(&["client-api-unreachable", "dns-no-address", "unreachable-everywhere"], 1);
-        });
-    }
-
-    #[test]
-    fn a_service_record_that_leads_to_an_alias() {
-        in_own_network(async {
-            let records = ["_matrix-fed._tcp IN SRV 10 5 8448 alias", "alias IN CNAME matrix"];
-            let report = World::by_service(&records).examine().await;
-            let mend = "_matrix-fed._tcp.example.org. 3600 IN SRV 10 5 8448 matrix.example.org.";
-            report.finds_one("srv-alias", 1, "alias.example.org, is an alias (CNAME) of matrix.example.org", mend);
-        });
-    }
-
-    #[test]
-    fn a_service_record_that_leads_to_a_port_where_nobody_listens() {
-        in_own_network(async {
-            let report = World::by_service(&["_matrix-fed._tcp IN SRV 10 5 8449 matrix"]).examine().await;
-            report.finds(&["unreachable", "unreachable", "well-known-server-missing"], 1);
-            let mends: Vec<_> = report.findings().iter().map(|finding| finding["mend"]["line"].to_string()).collect();
-            assert!(
-                mends.iter().any(|line| line.contains("[listen] federation = [\\\"0.0.0.0:8449\\\"]")),
-                "{mends:?}"
-            );
-        });
-    }
-
-    #[test]
-    fn a_service_record_of_the_deprecated_name_alone() {
-        in_own_network(async {
-            let report = World::by_service(&["_matrix._tcp IN SRV 10 5 8448 matrix"]).examine().await;
-            report.finds_one(
-                "srv-deprecated",
-                0,
-                "only the deprecated",
-                "_matrix-fed._tcp.example.org. 3600 IN SRV 10 5 8448",
-            );
-        });
-    }
-
-    #[test]
-    fn a_service_record_that_says_there_is_no_service() {
-        in_own_network(async {
-            let report = World::by_service(&["_matrix-fed._tcp IN SRV 0 0 0 ."]).examine().await;
-            report.finds(&["srv-none-offered", "unreachable-everywhere", "well-known-server-missing"], 1);
-        });
-    }
-}
-
-mod documents {
-    use super::*;
-
-    #[test]
-    fn a_document_for_servers_that_is_no_json() {
-        in_own_network(async {
-            let mut world = World::by_service(&["_matrix-fed._tcp IN SRV 10 5 8448 matrix"]);
-            world = world.spoil_document(SERVER_DOCUMENT, Page::json("{\"m.server\":"));
-            world.examine().await.finds_one("well-known-server-json", 1, "no JSON object", "federation_address");
-        });
-    }
-
-    #[test]
-    fn a_document_for_servers_that_is_configured_and_not_there() {
-        in_own_network(async {
-            let mut world = World::by_service(&["_matrix-fed._tcp IN SRV 10 5 8448 matrix"]);
-            world.config = Some("federation_address = \"matrix.example.org:443\"");
-            world.examine().await.finds_one("well-known-server-missing", 1, "404", "federation_address");
-        });
-    }
-
-    #[test]
-    fn a_document_for_servers_that_names_nobody() {
-        in_own_network(async {
-            let mut world = World::by_service(&["_matrix-fed._tcp IN SRV 10 5 8448 matrix"]);
-            world = world.spoil_document(SERVER_DOCUMENT, Page::json(r#"{"m.server":"https://matrix.example.org"}"#));
-            world.examine().await.finds_one("well-known-server-invalid", 1, "https://", "federation_address");
-        });
-    }
-
-    #[test]
-    fn a_document_for_servers_that_a_network_in_front_made_up() {
-        in_own_network(async {
-            let page = Page::json(r#"{"m.server":"matrix.example.org:443"}"#).with("cf-ray", "1").with("age", "900");
-            let mut world = World::new().spoil_document(SERVER_DOCUMENT, page);
-            world.config = Some("federation_address = \"example.org:443\"");
-            world.examine().await.finds_one(
-                "well-known-server-not-ours",
-                1,
-                "Cloudflare answered, 900 seconds",
-                "purge",
-            );
-        });
-    }
-
-    #[test]
-    fn a_web_page_in_the_place_of_a_document() {
-        in_own_network(async {
-            let mut page = Page::json("<!doctype html><title>Welcome</title>");
-            page.headers[0].1 = "text/html".to_owned();
-            let world = World::by_service(&["_matrix-fed._tcp IN SRV 10 5 8448 matrix"]);
-            let world = world.spoil_document(SERVER_DOCUMENT, page);
-            world.examine().await.finds_one("well-known-server-page", 1, "web page", "federation_address");
-        });
-    }
-
-    #[test]
-    fn redirects_in_a_circle() {
-        in_own_network(async {
-            let world = World::by_service(&["_matrix-fed._tcp IN SRV 10 5 8448 matrix"])
-                .spoil_document(SERVER_DOCUMENT, Page::redirect("/elsewhere"))
-                .spoil_document("/elsewhere", Page::redirect("https://example.org/.well-known/matrix/server"));
-            world.examine().await.finds_one(
-                "well-known-server-redirect-loop",
-                1,
-                "lead back to",
-                "pass /.well-known/matrix/",
-            );
-        });
-    }
-
-    #[test]
-    fn a_document_that_is_too_large_to_be_one() {
-        in_own_network(async {
-            let world = World::by_service(&["_matrix-fed._tcp IN SRV 10 5 8448 matrix"]);
-            let world = world
-                .spoil_document(SERVER_DOCUMENT, Page::json(format!("{{\"m.server\":\"{}\"}}", "a".repeat(70_000))));
-            world.examine().await.finds_one("well-known-server-too-large", 1, "larger than", "federation_address");
-        });
-    }
-
-    #[test]
-    fn a_document_for_clients_that_browsers_may_not_read() {
-        in_own_network(async {
-            let mut page = Page::json(r#"{"m.homeserver":{"base_url":"https://matrix.example.org"}}"#);
-            page.headers.pop();
-            let world = World::new().spoil_document(CLIENT_DOCUMENT, page);
-            world.examine().await.finds_one(
-                "well-known-client-cors",
-                1,
-                "no Access-Control-Allow-Origin",
-                "Access-Control-Allow-Origin: *",
-            );
-        });
-    }
-
-    #[test]
-    fn a_document_for_clients_that_leads_to_nobody() {
-        in_own_network(async {
-            let page = Page::json(r#"{"m.homeserver":{"base_url":"https://matrix.example.org:9"}}"#);
-            let world = World::new().spoil_document(CLIENT_DOCUMENT, page);
-            world.examine().await.finds_one("client-api-unreachable", 1, "refused", "base_url");
-        });
-    }
-}
-
-mod certificates {
-    use super::*;
-
-    #[test]
-    fn one_that_has_expired() {
-        in_own_network(async {
-            let mut world = World::new();
-            let now = SystemClock.now();
-            world.matrix.certificate =
-                world.authority.issue_for(&["matrix.example.org"], now - 90 * DAY, now - 3 * DAY);
-            world.examine().await.finds_one("tls-expired", 1, "3 days ago", "[[tls.certificates]]");
-        });
-    }
-
-    #[test]
-    fn one_that_should_have_been_renewed() {
-        in_own_network(async {
-            let mut world = World::new();
-            let now = SystemClock.now();
-            world.matrix.certificate =
-                world.authority.issue_for(&["matrix.example.org"], now - 85 * DAY, now + 5 * DAY);
-            world.examine().await.finds_one(
-                "tls-expires-soon",
-                0,
-                "days",
-                "renewed certificate for matrix.example.org",
-            );
-        });
-    }
-
-    #[test]
-    fn one_of_another_name() {
-        in_own_network(async {
-            let mut world = World::new();
-            world.matrix.certificate = world.authority.issue(&["other.example.org"]);
-            world.examine().await.finds_one(
-                "tls-wrong-name",
-                1,
-                "holds other.example.org, not matrix",
-                "holds matrix.example.org",
-            );
-        });
-    }
-
-    #[test]
-    fn one_of_another_name_where_the_document_is() {
-        in_own_network(async {
-            let mut world = World::new();
-            world.web.certificate = world.authority.issue(&["other.example.org"]);
-            world.records.push("_matrix-fed._tcp IN SRV 10 5 443 matrix".to_owned());
-            world.matrix.certificate = world.authority.issue(&["example.org", "matrix.example.org"]);
-            world.examine().await.finds(&["tls-wrong-name", "well-known-server-tls"], 1);
-        });
-    }
-
-    #[test]
-    fn one_without_its_intermediate() {
-        in_own_network(async {
-            let mut world = World::new();
-            world.matrix.certificate.chain.truncate(1);
-            world.examine().await.finds_one("tls-chain-incomplete", 1, "Test intermediate", "fullchain.pem");
-        });
-    }
-
-    #[test]
-    fn one_of_an_authority_that_nobody_trusts() {
-        in_own_network(async {
-            let mut world = World::new();
-            let other = Authority::new("Other");
-            world.matrix.certificate = other.with_root(other.issue(&["matrix.example.org"]));
-            world.examine().await.finds_one("tls-untrusted", 1, "Other root", "[[tls.certificates]]");
-        });
-    }
-
-    #[test]
-    fn a_port_on_which_nobody_speaks_tls() {
-        in_own_network(async {
-            let mut world = World::new();
-            world.matrix.listen.clear();
-            for address in MATRIX {
-                let listener = tokio::net::TcpListener::bind((address, 443)).await.unwrap();
-                tokio::spawn(async move {
-                    while let Ok((mut stream, _)) = listener.accept().await {
-                        use tokio::io::AsyncWriteExt;
-                        let _ = stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await;
-                    }
-                });
-            }
-            world.examine().await.finds(&["client-api-unreachable", "tls-handshake", "tls-handshake"], 1);
-        });
-    }
-}
-
-mod apis {
-    use super::*;
-
-    #[test]
-    fn keys_of_another_server() {
-        in_own_network(async {
-            let page = Page::json(key_document("other.example.org", in_hours(24)));
-            World::new().spoil_api(KEYS, page).examine().await.finds(&["keys-signature", "keys-wrong-name"], 1);
-        });
-    }
-
-    #[test]
-    fn keys_with_a_signature_that_does_not_verify() {
-        in_own_network(async {
-            let document = key_document("example.org", in_hours(24))
-                .replace("\"old_verify_keys\":{}", "\"old_verify_keys\":{\"a\":1}");
-            let report = World::new().spoil_api(KEYS, Page::json(document)).examine().await;
-            report.finds_one("keys-signature", 1, "does not verify", "signing.key");
-        });
-    }
-
-    #[test]
-    fn keys_that_have_expired() {
-        in_own_network(async {
-            let page = Page::json(key_document("example.org", in_hours(-2)));
-            World::new().spoil_api(KEYS, page).examine().await.finds_one("keys-expired", 1, "minutes ago", "clocks");
-        });
-    }
-
-    #[test]
-    fn a_federation_api_that_does_not_answer() {
-        in_own_network(async {
-            let report = World::new().spoil_api(VERSION, Page::status(404)).examine().await;
-            report.finds(&["version", "version"], 1);
-        });
-    }
-
-    #[test]
-    fn a_clock_that_is_wrong() {
-        in_own_network(async {
-            let date = httpdate::fmt_http_date(SystemClock.now() - DAY);
-            let page = Page::json(key_document("example.org", in_hours(24))).with("date", &date);
-            World::new().spoil_api(KEYS, page).examine().await.finds_one("clock-skew", 1, "behind", "set-ntp");
-        });
-    }
-
-    #[test]
-    fn an_api_that_redirects() {
-        in_own_network(async {
-            let page = Page::redirect("https://matrix.example.org/");
-            let report = World::new().spoil_api(VERSION, page).examine().await;
-            report.finds(&["loop-redirect", "loop-redirect", "version", "version"], 1);
-        });
-    }
-
-    #[test]
-    fn proxies_that_pass_requests_to_each_other() {
-        in_own_network(async {
-            let page = Page::json(r#"{"server":{"name":"Test","version":"1"}}"#).with("via", "1.1 a, 1.1 b, 1.1 a");
-            World::new().spoil_api(VERSION, page).examine().await.finds(&["loop-via", "loop-via"], 1);
-        });
-    }
-
-    #[test]
-    fn an_ipv6_address_on_which_nobody_listens() {
-        in_own_network(async {
-            let mut world = World::new();
-            world.matrix.listen.truncate(1);
-            let report = world.examine().await;
-            report.finds(&["client-api-unreachable", "unreachable-ipv6"], 1);
-            let listen =
-                &report.findings().iter().find(|finding| finding["id"] == "unreachable-ipv6").unwrap()["mend"]["line"];
-            assert!(listen.as_str().unwrap().contains("[listen] https = [\"[::]:443\"]"), "{listen}");
-        });
-    }
-
-    #[test]
-    fn a_place_that_does_not_speak_http2() {
-        in_own_network(async {
-            let mut world = World::new();
-            world.matrix.protocols = vec![b"http/1.1"];
-            world.examine().await.finds(&["http2-not-offered", "http2-not-offered"], 0);
-        });
-    }
+/// Asserts that nothing is wrong with `example.org` when a real edge serves it, with `upstream` behind it.
+async fn a_real_edge_has_no_finding(upstream: impl FnOnce(&Path) -> String) {
+    let world = World::new();
+    let _name_server = NameServer::start(&world.records).await;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().display();
+    let issued = world.authority.issue(&["example.org", "matrix.example.org"]);
+    std::fs::write(folder.path().join("chain.pem"), &issued.chain_pem).unwrap();
+    std::fs::write(folder.path().join("key.pem"), &issued.key_pem).unwrap();
+    let config = folder.path().join("edge.toml");
+    let text = format!(
+        "[server]\nname = \"example.org\"\nbase_url = \"https://matrix.example.org\"\n\
+         federation_address = \"matrix.example.org:443\"\n\
+         [listen]\nhttps = [\"[::]:443\"]\nfederation = [\"[::]:8448\"]\nhttp = [\"[::]:80\"]\n\
+         [[tls.certificates]]\nchain = \"{path}/chain.pem\"\nkey = \"{path}/key.pem\"\n\
+         [upstream]\ncluster_secret = \"0123456789abcdef0123456789abcdef\"\n{}\n",
+        upstream(folder.path())
+    );
+    std::fs::write(&config, text).unwrap();
+    let mut edge = program().args(["run", "--json", "--config"]).arg(&config).stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = tokio::io::AsyncBufReadExt::lines(tokio::io::BufReader::new(edge.stdout.take().unwrap()));
+    patiently("the edge's start", lines.next_line()).await.unwrap().expect("the edge ended at once");
+    let ca = world.authority.file().display().to_string();
+    let arguments = ["--strict", "--ca", &ca, "--config", &config.display().to_string()].map(str::to_owned);
+    doctor("example.org", &arguments).await.finds(&[], 0);
+    signal_process(edge.id().unwrap(), "TERM");
+    patiently("the edge's end", edge.wait()).await.unwrap();
 }
 
 #[test]
-fn a_running_edge_has_no_finding() {
-    in_own_network(async {
-        let world = World::new();
-        let _name_server = NameServer::start(&world.records).await;
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().display();
-        let issued = world.authority.issue(&["example.org", "matrix.example.org"]);
-        std::fs::write(folder.path().join("chain.pem"), &issued.chain_pem).unwrap();
-        std::fs::write(folder.path().join("key.pem"), &issued.key_pem).unwrap();
-        site::shard(&folder.path().join("shard.sock"), {
-            let mut pages = pages();
-            pages.insert(gatehouse_shared::contract::HEALTH_PATH, Page::status(200));
-            pages
-        });
-        let config = folder.path().join("edge.toml");
-        let text = format!(
-            "[server]\nname = \"example.org\"\nbase_url = \"https://matrix.example.org\"\n\
-             federation_address = \"matrix.example.org:443\"\n\
-             [listen]\nhttps = [\"[::]:443\"]\nfederation = [\"[::]:8448\"]\nhttp = [\"[::]:80\"]\n\
-             [[tls.certificates]]\nchain = \"{path}/chain.pem\"\nkey = \"{path}/key.pem\"\n\
-             [upstream]\ncluster_secret = \"0123456789abcdef0123456789abcdef\"\nshards = [\"unix:{path}/shard.sock\"]\n"
-        );
-        std::fs::write(&config, text).unwrap();
-        let mut edge =
-            program().args(["run", "--json", "--config"]).arg(&config).stdout(Stdio::piped()).spawn().unwrap();
-        let mut lines = tokio::io::AsyncBufReadExt::lines(tokio::io::BufReader::new(edge.stdout.take().unwrap()));
-        patiently("the edge's start", lines.next_line()).await.unwrap().expect("the edge ended at once");
-        let ca = world.authority.file().display().to_string();
-        let arguments = ["--strict", "--ca", &ca, "--config", &config.display().to_string()].map(str::to_owned);
-        doctor("example.org", &arguments).await.finds(&[], 0);
-    });
+fn an_edge_has_no_finding() {
+    let a_shard = |folder: &Path| {
+        let socket = folder.join("shard.sock");
+        let health = (gatehouse_shared::contract::HEALTH_PATH, Page::status(200));
+        site::shard(&socket, pages().into_iter().chain([health]).collect());
+        format!("shards = [\"unix:{}\"]", socket.display())
+    };
+    in_own_network(async { a_real_edge_has_no_finding(a_shard).await });
+}
+
+/// With the homeserver itself, where it is built: `make test` says where.
+#[test]
+fn a_whole_server_has_no_finding() {
+    let programs = std::env::var_os("GATEHOUSE_TEST_PROGRAMS").map(PathBuf::from);
+    let Some(program) = programs.map(|folder| folder.join("gatehouse-homeserver")).filter(|file| file.exists()) else {
+        eprintln!("skipped: GATEHOUSE_TEST_PROGRAMS names no folder with gatehouse-homeserver");
+        return;
+    };
+    let a_homeserver = |folder: &Path| {
+        let path = folder.display();
+        let homeserver = format!("server_name = \"example.org\"\ndata_folder = \"{path}/data\"\n");
+        std::fs::write(folder.join("homeserver.toml"), homeserver).unwrap();
+        format!(
+            "[supervise]\nshards = 1\nprogram = \"{}\"\nconfig = \"{path}/homeserver.toml\"\n\
+             socket_folder = \"{path}/sockets\"\n",
+            program.display()
+        )
+    };
+    in_own_network(async { a_real_edge_has_no_finding(a_homeserver).await });
 }
 
 #[tokio::test]

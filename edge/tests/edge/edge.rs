@@ -29,6 +29,8 @@ pub(crate) struct Options<'a> {
     pub(crate) limits: &'a str,
     /// Further sections.
     pub(crate) sections: &'a str,
+    /// Variables of the edge's environment.
+    pub(crate) environment: &'a [(&'a str, &'a str)],
     /// How many shards in this process.
     pub(crate) shards: usize,
 }
@@ -72,7 +74,7 @@ impl Edge {
     pub(crate) async fn in_folder(folder: TempDir, shards: Vec<Arc<Shard>>, options: Options<'_>) -> Self {
         let sockets: Vec<String> =
             (0..options.shards).map(|shard| format!("unix:{}", socket(folder.path(), shard).display())).collect();
-        let Options { upstream, limits, sections, .. } = options;
+        let Options { upstream, limits, sections, environment, .. } = options;
         let config = format!(
             "[server]\nname = \"localhost\"\nbase_url = \"https://matrix.localhost:8443\"\n\
              federation_address = \"matrix.localhost:443\"\n\
@@ -87,6 +89,7 @@ impl Edge {
         std::fs::write(&file, config).unwrap();
         let log = std::fs::File::create(folder.path().join("log")).unwrap();
         let mut process = program()
+            .envs(environment.iter().copied())
             .arg("run")
             .arg("--json")
             .arg("--config")

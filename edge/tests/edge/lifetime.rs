@@ -68,6 +68,26 @@ async fn a_long_poll_does_not_keep_the_edge_from_stopping() {
 }
 
 #[tokio::test]
+async fn an_idle_client_that_answers_nothing_does_not_keep_the_edge_from_stopping() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let mut edge = Edge::with(Options { shards: 1, limits: "drain_seconds = 3600", ..Options::default() }).await;
+    let mut idle = crate::client::tls(edge.https, &edge.ca, "localhost", &[b"h2"]).await;
+    // The preface and empty settings (RFC 9113, sections 3.4 and 6.5), and nothing ever after.
+    idle.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await.unwrap();
+    let mut settings = [0; 9];
+    patiently("the edge's settings", idle.read_exact(&mut settings)).await.unwrap();
+    let began = Instant::now();
+    edge.signal("TERM");
+    let mut farewell = Vec::new();
+    // How the connection is closed does not matter.
+    let _ = patiently("the farewell", idle.read_to_end(&mut farewell)).await;
+    let goaway = farewell.windows(5).any(|bytes| bytes == [8, 7, 0, 0, 0]);
+    assert!(edge.ended().await.success());
+    assert!(began.elapsed() < Duration::from_secs(10), "it took {:?}", began.elapsed());
+    assert!(goaway, "no GOAWAY in {farewell:?}");
+}
+
+#[tokio::test]
 async fn a_second_signal_ends_it_at_once() {
     let mut edge = Edge::with(Options { shards: 1, limits: "drain_seconds = 3600", ..Options::default() }).await;
     edge.shards[0].order(Order::Wait(Arc::new(Notify::new())));

@@ -1,11 +1,9 @@
 //! Reading the configuration again: all of it or nothing, and nobody notices.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use crate::client::{Connection, request};
 use crate::edge::{Edge, Options, patiently};
+use crate::load::Load;
 
 impl Edge {
     /// Changes the configuration's file.
@@ -66,38 +64,10 @@ async fn a_broken_configuration_changes_nothing_and_says_where() {
     assert_eq!(edge.published().await, before);
 }
 
-/// Sends requests until told to stop; every one must be answered with 200.
-pub(crate) async fn keep_asking(mut connection: Connection, stop: Arc<AtomicBool>, answered: Arc<AtomicUsize>) {
-    let mut number = 0;
-    while !stop.load(Ordering::SeqCst) {
-        number += 1;
-        let target = format!("/_matrix/client/v3/rooms/!{number}:b/send/m.room.message/{number}");
-        let answer = patiently("a request", connection.send(request("PUT", &target, "{}"))).await.unwrap();
-        assert_eq!(answer.status, 200, "{answer:?}");
-        answered.fetch_add(1, Ordering::SeqCst);
-    }
-}
-
 #[tokio::test]
 async fn a_hangup_every_100_ms_under_load_fails_no_request() {
-    let edge = Arc::new(Edge::with(Options { shards: 2, ..Options::default() }).await);
-    let stop = Arc::new(AtomicBool::new(false));
-    let answered = Arc::new(AtomicUsize::new(0));
-    let mut clients = tokio::task::JoinSet::new();
-    for client in 0..6 {
-        let connection = if client % 2 == 0 { edge.http1().await } else { edge.http2().await };
-        clients.spawn(keep_asking(connection, stop.clone(), answered.clone()));
-    }
-    {
-        // New connections meet each reload as well: their handshakes look a certificate up.
-        let (edge, stop, answered) = (edge.clone(), stop.clone(), answered.clone());
-        clients.spawn(async move {
-            while !stop.load(Ordering::SeqCst) {
-                assert_eq!(edge.ask("GET", "/_matrix/client/versions").await.status, 200);
-                answered.fetch_add(1, Ordering::SeqCst);
-            }
-        });
-    }
+    let edge = Edge::with(Options { shards: 2, ..Options::default() }).await;
+    let load = Load::start(&edge).await;
     let mut turn = tokio::time::interval(Duration::from_millis(100));
     for round in 0..30 {
         turn.tick().await;
@@ -105,11 +75,8 @@ async fn a_hangup_every_100_ms_under_load_fails_no_request() {
         edge.edit(names[round % 2], names[(round + 1) % 2]);
         edge.signal("HUP");
     }
-    stop.store(true, Ordering::SeqCst);
-    while let Some(client) = clients.join_next().await {
-        client.unwrap();
-    }
-    assert!(answered.load(Ordering::SeqCst) > 300, "{answered:?} requests in three seconds");
+    let answered = load.stop().await;
+    assert!(answered > 300, "{answered} requests in three seconds");
     let reloads = edge.log().matches("the configuration was read again").count();
     assert!((20..=30).contains(&reloads), "{reloads} reloads");
     assert!(!edge.log().contains("stays as it was"));

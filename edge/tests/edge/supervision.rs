@@ -57,7 +57,7 @@ async fn be_a_shard() {
     }
 }
 
-async fn supervised(shards: usize) -> Edge {
+pub(crate) async fn supervised(shards: usize) -> Edge {
     let folder = tempfile::tempdir().unwrap();
     let program: PathBuf = folder.path().join("shard.sh");
     let own = std::env::current_exe().unwrap();
@@ -78,17 +78,17 @@ async fn supervised(shards: usize) -> Edge {
     edge
 }
 
-async fn process_of(edge: &Edge, target: &str) -> u32 {
+pub(crate) async fn process_of(edge: &Edge, target: &str) -> u32 {
     edge.ask("GET", target).await.json()["process"].as_u64().unwrap().try_into().unwrap()
 }
 
-fn runs(process: u32) -> bool {
+pub(crate) fn runs(process: u32) -> bool {
     let state = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
     // A process that ended but was not waited for yet is a zombie.
     state.rsplit_once(')').is_some_and(|(_, rest)| !rest.trim_start().starts_with('Z'))
 }
 
-async fn gone(process: u32) {
+pub(crate) async fn gone(process: u32) {
     patiently("the shard's end", async {
         while runs(process) {
             tokio::time::sleep(Duration::from_millis(10)).await;

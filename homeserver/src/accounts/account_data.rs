@@ -126,7 +126,7 @@ impl Accounts {
             let guard = account_data::replace(user_nid, room_id, data_type, stored.as_deref(), &content);
             let statements: Vec<Stmt> = vec![account_data::upsert(user_nid, room_id, data_type, &content)];
             let changes = vec![Change::User { user: user_nid }];
-            match self.inner.lane.commit(Write { guard: Some(guard), statements, changes }).await {
+            match self.inner.lane.commit(Write { guard: Some(guard.into()), statements, changes }).await {
                 Ok(_) => return Ok(()),
                 Err(CommitError::Conflict) => {}
                 Err(error) => return Err(error.into()),

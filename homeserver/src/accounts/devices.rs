@@ -63,7 +63,7 @@ impl Accounts {
         }
         let user_nid = requester.user_nid;
         let write = crate::stream::Write {
-            guard: Some(devices::rename(user_nid, device_id, display_name)),
+            guard: Some(devices::rename(user_nid, device_id, display_name).into()),
             statements: device_lists::device_changed(user_nid, device_id).into(),
             changes: vec![Change::Devices { user: user_nid }],
         };

@@ -82,7 +82,7 @@ impl E2ee {
     ) -> Result<BTreeMap<String, i64>, UploadKeysError> {
         let device_id = device.device_id.as_str();
         let mut write = Write {
-            guard: Some(device_keys::device_exists(device.user_nid, device_id)),
+            guard: Some(device_keys::device_exists(device.user_nid, device_id).into()),
             changes: vec![Change::User { user: device.user_nid }],
             ..Write::default()
         };

@@ -127,7 +127,7 @@ impl E2ee {
                 device_keys::upsert_remote(device)
             };
             let write = Write {
-                guard: Some(device_lists::advance_remote(user_nid, list.stream_id, update.stream_id)),
+                guard: Some(device_lists::advance_remote(user_nid, list.stream_id, update.stream_id).into()),
                 statements: vec![change, device_lists::changed(user_nid)],
                 changes: vec![Change::Devices { user: user_nid }],
             };

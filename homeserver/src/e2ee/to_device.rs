@@ -92,7 +92,7 @@ impl E2ee {
         }
         let too_old = now_ms.saturating_sub(u64::try_from(TRANSACTIONS_KEPT.as_millis()).unwrap_or(u64::MAX));
         write.statements.push(to_device::delete_transactions_before(too_old));
-        write.guard = Some(take);
+        write.guard = Some(take.into());
         self.commit_once(write).await
     }
 
@@ -118,7 +118,7 @@ impl E2ee {
             return Ok(());
         }
         let now_ms = self.parts.clock.now_ms();
-        write.guard = Some(to_device::take_transaction(sender_nid, "", event_type, message_id, now_ms));
+        write.guard = Some(to_device::take_transaction(sender_nid, "", event_type, message_id, now_ms).into());
         self.commit_once(write).await
     }
 

@@ -157,7 +157,7 @@ fn write(row: &ReceiptRow, kind: ReceiptKind, room_id: &RoomId) -> Write {
             Change::User { user: row.user_nid }
         }
     };
-    Write { guard: Some(receipts::advance(row)), statements, changes: vec![change] }
+    Write { guard: Some(receipts::advance(row).into()), statements, changes: vec![change] }
 }
 
 fn moved_or_passed_over<T>(outcome: Result<T, CommitError>) -> Result<(), CommitError> {

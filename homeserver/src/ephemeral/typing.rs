@@ -83,7 +83,7 @@ impl Ephemeral {
 
     async fn end_typing(&self, room_nid: i64, user_nid: i64, guard: Stmt) -> Result<(), TypingError> {
         let write = Write {
-            guard: Some(guard),
+            guard: Some(guard.into()),
             statements: vec![typing::stop(room_nid, user_nid)],
             changes: vec![Change::Room { room: room_nid }],
         };

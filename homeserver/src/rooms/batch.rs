@@ -14,7 +14,7 @@ use crate::{
         events::{self, Place, Standing},
         rooms::{self, Extremity, MembershipRow, Swap},
     },
-    stream::{Change, Write},
+    stream::{Change, Guard, Write},
 };
 
 /// Appends to one room that become one write.
@@ -63,28 +63,28 @@ impl Batch {
 
     /// The write; its guard moves the room on from where the batch began.
     pub(super) fn into_write(self, hot: &Hot) -> Write {
-        Write { guard: Some(self.swap(hot)), statements: self.statements, changes: self.changes }
+        Write { guard: Some(Guard::Room(self.swap(hot))), statements: self.statements, changes: self.changes }
     }
 
     /// The write of a room that is new; its guard makes the room's row.
     pub(super) fn into_first_write(mut self, hot: &Hot) -> Write {
-        let swap = self.swap(hot);
+        let swap = rooms::compare_and_swap(&self.swap(hot));
         self.statements.push(swap);
-        let guard = Some(rooms::create(hot.room_nid, &hot.room_id, hot.room_version));
+        let guard = Some(rooms::create(hot.room_nid, &hot.room_id, hot.room_version).into());
         Write { guard, statements: self.statements, changes: self.changes }
     }
 
-    fn swap(&self, hot: &Hot) -> Stmt {
-        rooms::compare_and_swap(&Swap {
+    fn swap(&self, hot: &Hot) -> Swap {
+        Swap {
             room_nid: hot.room_nid,
             expected_version: self.expected_version,
-            expected_extremities: &self.expected_extremities,
+            expected_extremities: self.expected_extremities.clone(),
             new_version: hot.position,
-            extremities: &numbers(&hot.extremities),
+            extremities: numbers(&hot.extremities),
             state_nid: hot.state.state_nid,
             is_resident: hot.is_resident,
             members: hot.members,
-        })
+        }
     }
 }
 

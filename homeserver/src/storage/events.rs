@@ -65,7 +65,7 @@ pub struct Place {
 
 /// Inserts an event within a write of the lane; an outlier of the same id becomes this event.
 pub fn insert(pdu: &Pdu, place: Place) -> Stmt {
-    Stmt::new(
+    Stmt::insert(
         "INSERT INTO events (event_nid, room_nid, event_id, position, lane, seq, depth, event_type, state_key, sender, \
          origin_server_ts, standing, state_nid, json) \
          VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)",

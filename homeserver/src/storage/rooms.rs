@@ -95,37 +95,55 @@ pub fn set_version(room_nid: i64, version: RoomVersion) -> Stmt {
 
 /// What an append makes of a room's row.
 #[derive(Clone, Debug)]
-pub struct Swap<'a> {
+pub struct Swap {
     pub room_nid: i64,
     pub expected_version: i64,
     /// In ascending order.
-    pub expected_extremities: &'a [i64],
+    pub expected_extremities: Vec<i64>,
     pub new_version: i64,
     /// In ascending order.
-    pub extremities: &'a [i64],
+    pub extremities: Vec<i64>,
     pub state_nid: i64,
     pub is_resident: bool,
     pub members: Members,
+}
+
+impl Swap {
+    /// Takes in the swap that comes right after this one, where `next` expects just what this one makes: the two are one
+    /// step then. Gives `next` back where it does not.
+    ///
+    /// # Errors
+    /// `next`, when it is another room's or expects something else.
+    pub fn join(&mut self, next: Self) -> Result<(), Self> {
+        let follows = next.room_nid == self.room_nid
+            && next.expected_version == self.new_version
+            && next.expected_extremities == self.extremities;
+        if !follows {
+            return Err(next);
+        }
+        let expected_extremities = std::mem::take(&mut self.expected_extremities);
+        *self = Self { expected_version: self.expected_version, expected_extremities, ..next };
+        Ok(())
+    }
 }
 
 /// The guard of an append: moves the room on, if nobody else did meanwhile.
 ///
 /// The version alone would not tell: an append can be built upon one that is still to be committed, and when that one
 /// loses, another shard's event has made the version that was waited for. Event numbers are nobody else's.
-pub fn compare_and_swap(swap: &Swap<'_>) -> Stmt {
-    // The lane's row was moved earlier in the same transaction, so it holds this commit's seq.
+pub fn compare_and_swap(swap: &Swap) -> Stmt {
     Stmt::new(
-        "UPDATE rooms SET version = $3, extremities = $4, state_nid = $5, is_resident = $8, local_members = $9, \
-         remote_members = $10, lane = $6, seq = (SELECT lanes.seq FROM lanes WHERE lanes.lane = $6) \
-         WHERE room_nid = $1 AND version = $2 AND extremities = $7",
+        "UPDATE rooms SET version = $3, extremities = $4, state_nid = $5, is_resident = $9, local_members = $10, \
+         remote_members = $11, lane = $6, seq = $7 WHERE room_nid = $1 AND version = $2 AND extremities = $8",
         vec![
             swap.room_nid.into(),
             swap.expected_version.into(),
             swap.new_version.into(),
-            json_list(swap.extremities).into(),
+            json_list(&swap.extremities).into(),
             swap.state_nid.into(),
             Value::Lane,
-            json_list(swap.expected_extremities).into(),
+            Value::Seq,
+            json_list(&swap.expected_extremities).into(),
             swap.is_resident.into(),
             swap.members.local.into(),
             swap.members.remote.into(),
@@ -260,7 +278,7 @@ pub fn insert_transaction(
     event_id: &str,
     created_ts: u64,
 ) -> Stmt {
-    Stmt::new(
+    Stmt::insert(
         "INSERT INTO transaction_ids (user_nid, device_id, scope, txn_id, event_id, created_ts) VALUES ($1, $2, $3, $4, $5, $6)",
         params![user_nid, device_id, scope, txn_id, event_id, created_ts],
     )

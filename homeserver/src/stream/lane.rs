@@ -1,33 +1,32 @@
 //! The one writer of a shard: collects what is ready and commits many writes in one transaction of its lane.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use gatehouse_shared::clock::Clock;
-use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
-use super::{Change, LogEntry, Stream, change};
+use super::{
+    Change, Guard, LogEntry, Stream, change,
+    guard::Guards,
+    held::{Held, Lease},
+};
 use crate::{
     params,
-    storage::{Db, DbError, Stmt, Value, db::Outcome},
+    storage::{
+        Db, DbError, Stmt, Value,
+        db::{Outcome, Tx},
+    },
 };
 
 /// Writes that one transaction carries at most.
 const BATCH: usize = 256;
-/// How long a lane belongs to a shard that does not renew it.
-const LEASE: Duration = Duration::from_secs(30);
-/// How often it is renewed.
-const RENEWAL: Duration = Duration::from_secs(10);
-/// How long the log is kept for shards and followers that read it later.
-const LOG_KEPT: Duration = Duration::from_secs(600);
-
 /// Something to commit that readers must learn of.
 #[derive(Debug, Default)]
 pub struct Write {
-    /// A statement that must touch or answer a row, or nothing of this write happens ([`CommitError::Conflict`]).
-    /// The guards of all writes in a transaction run first, in order of submission.
-    pub guard: Option<Stmt>,
+    /// What must hold, or nothing of this write happens ([`CommitError::Conflict`]). The guards of all writes in a
+    /// transaction run first, in order of submission.
+    pub guard: Option<Guard>,
     /// What is written when the guards held. [`Value::Lane`] and [`Value::Seq`] stand for the commit's place.
     pub statements: Vec<Stmt>,
     /// What caches, sleepers and followers learn.
@@ -76,15 +75,13 @@ impl Lane {
         shutdown: CancellationToken,
     ) -> Result<Self, DbError> {
         let db = stream.shared.db.clone();
-        let holder = format!("{:016x}", rand::random::<u64>());
-        let held = Held { holder, lease: Mutex::new(Lease::default()), clock };
-        held.take(&db).await?;
+        let held = Held::start(&db, clock).await?;
         // Our own lane enters the vector before anything is committed in it.
         stream.refresh().await?;
         let (queue, pending) = mpsc::unbounded_channel();
         let held = Arc::new(held);
         tokio::spawn(Arc::clone(&held).keep(db.clone(), shutdown));
-        tokio::spawn(Writer { db, held, stream }.run(pending));
+        tokio::spawn(Writer { db, held, stream, has_company: false }.run(pending));
         Ok(Self { queue })
     }
 
@@ -127,102 +124,16 @@ impl Lane {
     }
 }
 
-// --- holding the lane
-
-#[derive(Clone, Copy, Default)]
-struct Lease {
-    lane: i64,
-    epoch: i64,
-}
-
-struct Held {
-    holder: String,
-    lease: Mutex<Lease>,
-    clock: Arc<dyn Clock>,
-}
-
-impl Held {
-    fn lease(&self) -> Lease {
-        *self.lease.lock()
-    }
-
-    /// Takes a lane whose lease ran out, or makes a new one.
-    async fn take(&self, db: &Db) -> Result<(), DbError> {
-        let now = self.clock.now_ms();
-        // The embedded engine has one shard, which its lock file guarantees: the lane is ours whatever it says.
-        let expired_before = if db.is_shared() { Value::from(now) } else { Value::Int(i64::MAX) };
-        let until = Value::from(now + millis(LEASE));
-        let reuse = "UPDATE lanes SET holder = $1, epoch = epoch + 1, leased_until = $2 \
-                     WHERE lane = (SELECT MIN(lane) FROM lanes WHERE leased_until < $3) AND leased_until < $3 \
-                     RETURNING lane, epoch";
-        let create = "INSERT INTO lanes (lane, holder, epoch, seq, leased_until) \
-                      SELECT COALESCE(MAX(lane), 0) + 1, $1, 1, 0, $2 FROM lanes RETURNING lane, epoch";
-        let row = loop {
-            let reused = Stmt::new(reuse, vec![self.holder.as_str().into(), until.clone(), expired_before.clone()]);
-            if let Some(row) = first_row(db.write(vec![reused]).await?) {
-                break row;
-            }
-            let created = Stmt::new(create, vec![self.holder.as_str().into(), until.clone()]);
-            match db.write(vec![created]).await {
-                Ok(outcomes) => break first_row(outcomes).ok_or(DbError::NoRow)?,
-                // Another shard made the same lane at the same moment.
-                Err(DbError::Constraint(_)) => {}
-                Err(error) => return Err(error),
-            }
-        };
-        let lease = Lease { lane: row.get(0)?, epoch: row.get(1)? };
-        tracing::info!(lane = lease.lane, epoch = lease.epoch, "holding a lane");
-        *self.lease.lock() = lease;
-        Ok(())
-    }
-
-    /// Renews the lease and prunes the log until shutdown.
-    async fn keep(self: Arc<Self>, db: Db, shutdown: CancellationToken) {
-        let mut ticks = tokio::time::interval(RENEWAL);
-        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        loop {
-            tokio::select! {
-                () = shutdown.cancelled() => return,
-                _ = ticks.tick() => {}
-            }
-            if let Err(error) = self.renew(&db).await {
-                tracing::warn!(%error, "cannot renew the lane's lease; trying again");
-            }
-        }
-    }
-
-    async fn renew(&self, db: &Db) -> Result<(), DbError> {
-        let lease = self.lease();
-        let now = self.clock.now_ms();
-        if db.is_shared() {
-            let sql = "UPDATE lanes SET leased_until = $1 WHERE lane = $2 AND epoch = $3";
-            db.execute(sql, params![now + millis(LEASE), lease.lane, lease.epoch]).await?;
-        }
-        let prune = "DELETE FROM lane_log WHERE lane = $1 AND written_ts < $2 AND seq <= \
-                     (SELECT COALESCE(MIN(seq), 9223372036854775807) FROM follower_cursors WHERE lane = $1)";
-        db.execute(prune, params![lease.lane, now.saturating_sub(millis(LOG_KEPT))]).await?;
-        Ok(())
-    }
-}
-
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
-}
-
-fn first_row(outcomes: Vec<Outcome>) -> Option<crate::storage::Row> {
-    outcomes.into_iter().next().and_then(|outcome| outcome.rows.into_iter().next())
-}
-
-// --- writing
-
 struct Writer {
     db: Db,
     held: Arc<Held>,
     stream: Stream,
+    /// Whether the newest commit saw other shards alive.
+    has_company: bool,
 }
 
 impl Writer {
-    async fn run(self, mut queue: mpsc::UnboundedReceiver<Pending>) {
+    async fn run(mut self, mut queue: mpsc::UnboundedReceiver<Pending>) {
         let mut batch = Vec::new();
         while queue.recv_many(&mut batch, BATCH).await > 0 {
             let (writes, answers): (Vec<_>, Vec<_>) =
@@ -234,7 +145,7 @@ impl Writer {
         }
     }
 
-    async fn commit_all(&self, writes: &[Write]) -> Vec<Result<Committed, CommitError>> {
+    async fn commit_all(&mut self, writes: &[Write]) -> Vec<Result<Committed, CommitError>> {
         match self.commit_together(writes).await {
             Ok(results) => results,
             // One bad write must not take the others with it.
@@ -252,72 +163,116 @@ impl Writer {
         }
     }
 
-    async fn commit_alone(&self, write: &Write) -> Result<Committed, CommitError> {
+    async fn commit_alone(&mut self, write: &Write) -> Result<Committed, CommitError> {
         match self.commit_together(std::slice::from_ref(write)).await {
             Ok(mut results) => results.pop().unwrap_or(Err(CommitError::Closed)),
             Err(error) => Err(CommitError::Db(Arc::new(error))),
         }
     }
 
-    async fn commit_together(&self, writes: &[Write]) -> Result<Vec<Result<Committed, CommitError>>, DbError> {
-        let mut tx = self.db.begin().await?;
-        let (lane, seq, held) = loop {
+    async fn commit_together(&mut self, writes: &[Write]) -> Result<Vec<Result<Committed, CommitError>>, DbError> {
+        let (tx, lease, held) = loop {
             let lease = self.held.lease();
-            let take = "UPDATE lanes SET seq = seq + 1 WHERE lane = $1 AND epoch = $2 RETURNING seq";
-            let mut first = vec![Stmt::new(take, params![lease.lane, lease.epoch])];
-            first.extend(writes.iter().filter_map(|write| write.guard.clone()));
-            let mut outcomes = tx.run(place(first, lease.lane, None)).await?.into_iter();
-            if let Some(row) = outcomes.next().and_then(|outcome| outcome.rows.into_iter().next()) {
-                break (lease.lane, row.get::<i64>(0)?, held_guards(writes, outcomes));
+            let guards = Guards::of(writes);
+            let take = "UPDATE lanes SET seq = $4 WHERE lane = $1 AND epoch = $2 AND seq = $3";
+            let mut first = vec![Stmt::new(take, params![lease.lane, lease.epoch, lease.seq, lease.next()])];
+            first.extend(guards.statements());
+            let mut tx = self.db.begin().await?;
+            let mut outcomes = tx.run(place(first, lease)).await?.into_iter();
+            if outcomes.next().is_some_and(|outcome| outcome.affected > 0) {
+                break (tx, lease, guards.held(outcomes));
             }
-            // Somebody took our lane because we seemed dead. Nothing of this transaction may stand; take another lane.
+            // Nothing of this transaction may stand.
             drop(tx);
-            tracing::warn!(lane = lease.lane, "the lane's lease was lost; taking a new one");
-            self.held.take(&self.db).await?;
+            self.held.find_again(&self.db).await?;
             self.stream.refresh().await?;
-            tx = self.db.begin().await?;
         };
         if !held.contains(&true) {
             // Dropping the transaction gives the position back.
             return Ok(writes.iter().map(|_| Err(CommitError::Conflict)).collect());
         }
         let kept = || writes.iter().zip(&held).filter(|(_, held)| **held).map(|(write, _)| write);
-        let changes: Vec<Change> = kept().flat_map(|write| write.changes.iter().copied()).collect();
-        let mut statements: Vec<Stmt> = kept().flat_map(|write| write.statements.iter().cloned()).collect();
-        statements.push(Stmt::new(
-            "INSERT INTO lane_log (lane, seq, written_ts, changes) VALUES ($1, $2, $3, $4)",
-            params![lane, seq, self.held.clock.now_ms(), change::format(&changes)],
-        ));
-        statements.extend(self.db.wake_up_statement());
-        let statements = place(statements, lane, Some(seq));
-        if self.db.is_shared() {
+        let changes = kept().flat_map(|write| write.changes.iter().copied()).collect();
+        let statements = kept().flat_map(|write| write.statements.iter().cloned()).collect();
+        self.finish(tx, lease, Stmt::join_inserts(statements), changes).await?;
+        let committed = Committed { lane: lease.lane, seq: lease.next() };
+        Ok(held.iter().map(|held| if *held { Ok(committed) } else { Err(CommitError::Conflict) }).collect())
+    }
+
+    /// Writes what the guards allowed and the log, commits, and takes the commit into this shard's memory.
+    async fn finish(
+        &mut self,
+        tx: Tx,
+        lease: Lease,
+        mut statements: Vec<Stmt>,
+        changes: Arc<[Change]>,
+    ) -> Result<(), DbError> {
+        let (lane, seq) = (lease.lane, lease.next());
+        let mut log = params![lane, seq, self.held.now_ms(), change::format(&changes)];
+        let entry = LogEntry { lane, seq, changes };
+        let refresh = self.stream.begin_refresh().await;
+        let Some(own) = self.db.wake_up_tag() else {
+            statements.push(Stmt::new(LOG, log));
+            tx.run_and_commit(place(statements, lease)).await?;
+            self.held.advance();
+            refresh.finish_alone(entry).await;
+            return Ok(());
+        };
+        log.push(own.into());
+        statements.push(Stmt::new(LOG_AND_LOOK_AROUND, log));
+        let statements = place(statements, lease);
+        if self.has_company {
             // What the other lanes did meanwhile is read behind the commit, in the same round trip.
-            let refresh = self.stream.begin_refresh().await;
-            let rows = tx.run_commit_and_read(statements, refresh.statement()).await?;
-            refresh.finish(&rows).await?;
-        } else {
-            tx.run_and_commit(statements).await?;
-            self.stream.advance_alone(LogEntry { lane, seq, changes: changes.into() }).await;
+            let (outcomes, rows) = tx.run_commit_and_read(statements, refresh.statement()).await?;
+            self.held.advance();
+            self.has_company = Surroundings::read(&outcomes)?.has_company;
+            return refresh.finish(&rows).await;
         }
-        Ok(held
-            .iter()
-            .map(|held| if *held { Ok(Committed { lane, seq }) } else { Err(CommitError::Conflict) })
-            .collect())
+        let outcomes = tx.run_and_commit(statements).await?;
+        self.held.advance();
+        let around = Surroundings::read(&outcomes)?;
+        self.has_company = around.has_company;
+        if around.others_stand_at == refresh.sum_without(lane) {
+            refresh.finish_alone(entry).await;
+            return Ok(());
+        }
+        drop(refresh);
+        self.stream.refresh().await
     }
 }
 
-/// Which writes' guards touched something. A later write of the same room fails by itself when an earlier one did,
-/// because its guard expects what the earlier one would have made.
-fn held_guards(writes: &[Write], mut outcomes: impl Iterator<Item = Outcome>) -> Vec<bool> {
-    let touched = |outcome: Outcome| outcome.affected > 0;
-    writes.iter().map(|write| write.guard.is_none() || outcomes.next().is_some_and(touched)).collect()
+const LOG: &str = "INSERT INTO lane_log (lane, seq, written_ts, changes) VALUES ($1, $2, $3, $4)";
+
+/// As [`LOG`], where other shards can be: wakes those that live (`$5` tells them whose the notification is) and answers
+/// whether there are any, and the sum of the other lanes' positions. PostgreSQL only; SQLite has one shard.
+///
+/// The sum is of a moment after the guards ran, so it counts every commit that this one rests on. When it is the sum that
+/// memory knows, memory needs nothing but this commit.
+const LOG_AND_LOOK_AROUND: &str = "INSERT INTO lane_log (lane, seq, written_ts, changes) VALUES ($1, $2, $3, $4) \
+    RETURNING (SELECT CAST(COALESCE(SUM(o.seq), 0) AS BIGINT) FROM lanes o WHERE o.lane <> $1), \
+    (SELECT CAST(pg_notify('gatehouse_lane', $5) AS TEXT) FROM lanes o WHERE o.lane <> $1 AND o.leased_until > $3 LIMIT 1) \
+    IS NOT NULL";
+
+/// What a commit saw of the other lanes.
+struct Surroundings {
+    others_stand_at: i64,
+    /// Whether other shards are alive.
+    has_company: bool,
 }
 
-fn place(mut statements: Vec<Stmt>, lane: i64, seq: Option<i64>) -> Vec<Stmt> {
+impl Surroundings {
+    /// The last outcome that holds a row is the log's.
+    fn read(outcomes: &[Outcome]) -> Result<Self, DbError> {
+        let row = outcomes.iter().rev().find_map(|outcome| outcome.rows.first()).ok_or(DbError::NoRow)?;
+        Ok(Self { others_stand_at: row.get(0)?, has_company: row.get(1)? })
+    }
+}
+
+fn place(mut statements: Vec<Stmt>, lease: Lease) -> Vec<Stmt> {
     for value in statements.iter_mut().flat_map(|stmt| stmt.params.iter_mut()) {
         match value {
-            Value::Lane => *value = Value::Int(lane),
-            Value::Seq => *value = seq.map_or(Value::Null, Value::Int),
+            Value::Lane => *value = Value::Int(lease.lane),
+            Value::Seq => *value = Value::Int(lease.next()),
             _ => {}
         }
     }

@@ -10,6 +10,8 @@
 //! that a vector covers are a prefix of the room, whichever shards wrote them.
 
 mod change;
+mod guard;
+mod held;
 mod lane;
 mod log;
 mod position;
@@ -19,6 +21,7 @@ use std::sync::Arc;
 
 pub use change::Change;
 use gatehouse_shared::clock::Clock;
+pub use guard::Guard;
 pub use lane::{CommitError, Committed, Lane, Write};
 pub use log::{LogEntry, SinceLog};
 use parking_lot::Mutex;
@@ -138,14 +141,6 @@ impl Stream {
         Refresh { _turn: self.shared.refreshing.lock().await, stream: self, known: self.positions() }
     }
 
-    /// Takes a commit of our own into the log without asking the database: right where no other shard can exist.
-    async fn advance_alone(&self, entry: LogEntry) {
-        let _turn = self.shared.refreshing.lock().await;
-        let mut positions = self.positions();
-        positions.raise(entry.lane, entry.seq);
-        self.advance(positions, vec![entry]).await;
-    }
-
     async fn advance(&self, positions: Positions, entries: Vec<LogEntry>) {
         for change in entries.iter().flat_map(|entry| entry.changes.iter()) {
             if let Change::Membership { room, .. } = change {
@@ -218,6 +213,17 @@ impl Refresh<'_> {
         Stmt::new(REFRESH, self.params())
     }
 
+    /// The sum of what is known of all lanes but `lane`.
+    fn sum_without(&self, lane: i64) -> i64 {
+        self.known.iter().filter(|(other, _)| *other != lane).map(|(_, seq)| seq).sum()
+    }
+
+    /// Nothing but this commit of our own is new.
+    async fn finish_alone(mut self, entry: LogEntry) {
+        self.known.raise(entry.lane, entry.seq);
+        self.stream.advance(self.known, vec![entry]).await;
+    }
+
     async fn finish(self, rows: &[Row]) -> Result<(), DbError> {
         let (positions, entries) = read_refresh(rows)?;
         self.stream.advance(positions, entries).await;
@@ -225,11 +231,11 @@ impl Refresh<'_> {
     }
 }
 
-/// `$1` is a JSON array with the known seq of lane n at place n.
+/// `$1` is a JSON array with the known seq of lane n at place n. The inner SELECT makes both columns of the log's key
+/// bounds of one look into its index; as a join, PostgreSQL would read the log from its beginning.
 const REFRESH: &str = "SELECT l.lane, l.seq, g.seq, g.changes FROM lanes l \
-    LEFT JOIN json_each(CAST($1 AS TEXT)) k ON k.key = l.lane \
-    LEFT JOIN lane_log g ON g.lane = l.lane AND g.seq > COALESCE(CAST(k.value AS BIGINT), 0) AND g.seq <= l.seq \
-    ORDER BY l.lane, g.seq";
+    LEFT JOIN lane_log g ON g.lane = l.lane AND g.seq > COALESCE((SELECT CAST(k.value AS BIGINT) \
+    FROM json_each(CAST($1 AS TEXT)) k WHERE k.key = l.lane), 0) ORDER BY l.lane, g.seq";
 
 fn read_refresh(rows: &[Row]) -> Result<(Positions, Vec<LogEntry>), DbError> {
     let mut positions = Positions::default();

@@ -58,7 +58,7 @@ pub(super) async fn read_extras(
     if before.is_empty() {
         return Ok(());
     }
-    let Stmt { sql, params } = timeline::by_nids(&before);
+    let Stmt { sql, params, .. } = timeline::by_nids(&before);
     let read = timeline::read_events(&snapshot.query(sql, params).await?)?;
     let read: HashMap<i64, Arc<CachedEvent>> =
         read.into_iter().map(|placed| (placed.event.event_nid, placed.event)).collect();
@@ -83,7 +83,7 @@ pub(super) async fn read_bundles(
         return Ok(());
     }
     let ids: Vec<&str> = by_id.keys().copied().collect();
-    let Stmt { sql, params } = relations::tallies(&ids);
+    let Stmt { sql, params, .. } = relations::tallies(&ids);
     let tallies = relations::read_tallies(&snapshot.query(sql, params).await?)?;
     if tallies.is_empty() {
         return Ok(());
@@ -97,7 +97,7 @@ pub(super) async fn read_bundles(
         next(&mut answers)?.iter().map(|row| row.get::<String>(0)).collect::<Result<HashSet<_>, DbError>>()?;
     let told: Vec<i64> =
         children.iter().filter(|child| child.rel_type != "m.reference").map(|child| child.event_nid).collect();
-    let Stmt { sql, params } = timeline::by_nids(&told);
+    let Stmt { sql, params, .. } = timeline::by_nids(&told);
     let read = timeline::read_events(&snapshot.query(sql, params).await?)?;
     let events: HashMap<i64, Arc<CachedEvent>> =
         read.into_iter().map(|placed| (placed.event.event_nid, placed.event)).collect();

@@ -138,7 +138,7 @@ impl Shard {
             receipt_ts: 5,
         };
         let write = Write {
-            guard: Some(receipts::advance(&receipt)),
+            guard: Some(receipts::advance(&receipt).into()),
             statements: vec![receipts::place(&receipt)],
             changes: vec![Change::Room { room: room_nid }],
         };

@@ -15,8 +15,8 @@ mod protocols;
 mod reachability;
 mod server_document;
 mod services;
-#[cfg(test)]
-mod testing;
+#[cfg(any(test, fuzzing))]
+pub(super) mod testing;
 mod version;
 
 pub(crate) use client_document::base_url as client_base_url;

@@ -129,6 +129,24 @@ pub(super) fn observed() -> Observed {
     }
 }
 
+/// Judges a server that answers everything with these bytes.
+pub(crate) fn judge_bytes(bytes: &[u8]) {
+    let mut seen = observed();
+    let mut strange = answer(200, "");
+    strange.body = bytes.to_vec();
+    for fetch in seen.server_document.iter_mut().chain(&mut seen.client_document) {
+        fetch.end = End::Answer(strange.clone());
+    }
+    for endpoint in &mut seen.endpoints {
+        (endpoint.keys, endpoint.version) = (Ok(strange.clone()), Ok(strange.clone()));
+    }
+    seen.client_api.iter_mut().for_each(|api| api.versions[0].end = End::Answer(strange.clone()));
+    let verdicts = super::all(&seen);
+    let findings = verdicts.iter().flat_map(|verdict| &verdict.findings);
+    assert!(findings.clone().count() > 0, "nobody serves one body everywhere and is right");
+    assert!(findings.into_iter().all(|finding| !finding.seen.chars().any(char::is_control)));
+}
+
 /// `example.org`, which is found by its service record.
 pub(super) fn by_service() -> Observed {
     let service = Service { priority: 10, weight: 5, port: 8448, target: "matrix.example.org".to_owned() };

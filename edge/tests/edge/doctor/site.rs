@@ -63,12 +63,14 @@ pub(super) struct Site {
     pub(super) certificate: Issued,
     pub(super) protocols: Vec<&'static [u8]>,
     pub(super) pages: HashMap<&'static str, Page>,
+    /// Speaks HTTP/1.1 whatever was agreed upon.
+    pub(super) http1_only: bool,
 }
 
 impl Site {
     pub(super) fn at(addresses: &[&str], port: u16, certificate: Issued) -> Self {
         let listen = addresses.iter().map(|address| SocketAddr::new(address.parse().unwrap(), port)).collect();
-        Self { listen, certificate, protocols: vec![b"h2", b"http/1.1"], pages: HashMap::new() }
+        Self { listen, certificate, protocols: vec![b"h2", b"http/1.1"], pages: HashMap::new(), http1_only: false }
     }
 
     pub(super) fn page(mut self, path: &'static str, page: Page) -> Self {
@@ -85,6 +87,7 @@ impl Site {
         config.alpn_protocols = self.protocols.iter().map(|protocol| protocol.to_vec()).collect();
         let acceptor = TlsAcceptor::from(Arc::new(config));
         let pages = Arc::new(self.pages.clone());
+        let http1_only = self.http1_only;
         for address in &self.listen {
             let listener = TcpListener::bind(address).await.unwrap();
             let (acceptor, pages) = (acceptor.clone(), pages.clone());
@@ -94,7 +97,7 @@ impl Site {
                     let (acceptor, pages) = (acceptor.clone(), pages.clone());
                     tokio::spawn(async move {
                         if let Ok(stream) = acceptor.accept(stream).await {
-                            serve(stream, pages).await;
+                            serve(stream, pages, http1_only).await;
                         }
                     });
                 }
@@ -103,12 +106,19 @@ impl Site {
     }
 }
 
-async fn serve(stream: impl AsyncRead + AsyncWrite + Unpin + 'static, pages: Arc<HashMap<&'static str, Page>>) {
+async fn serve(
+    stream: impl AsyncRead + AsyncWrite + Unpin + 'static,
+    pages: Arc<HashMap<&'static str, Page>>,
+    http1_only: bool,
+) {
     let service = service_fn(move |request| {
         let pages = pages.clone();
         async move { Ok::<_, std::convert::Infallible>(answer(&request, &pages)) }
     });
-    let connection = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
+    let mut connection = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
+    if http1_only {
+        connection = connection.http1_only();
+    }
     let _ = connection.serve_connection(TokioIo::new(stream), service).await;
 }
 
@@ -128,7 +138,7 @@ pub(super) fn shard(socket: &std::path::Path, pages: HashMap<&'static str, Page>
     tokio::spawn(async move {
         loop {
             let (stream, _) = listener.accept().await.unwrap();
-            tokio::spawn(serve(stream, pages.clone()));
+            tokio::spawn(serve(stream, pages.clone(), false));
         }
     });
 }
@@ -140,11 +150,15 @@ pub(super) fn in_hours(hours: i64) -> i64 {
 
 /// A document of one key, signed by it; its canonical form is written by hand.
 pub(super) fn key_document(server_name: &str, valid_until_ts: i64) -> String {
+    key_document_of("ed25519:a", server_name, valid_until_ts)
+}
+
+pub(super) fn key_document_of(key_id: &str, server_name: &str, valid_until_ts: i64) -> String {
     let key = KeyPair::generate_for(&PKCS_ED25519).unwrap();
     let public = STANDARD_NO_PAD.encode(key.public_key_raw());
     let head = "{\"old_verify_keys\":{},\"server_name\":\"".to_owned() + server_name + "\",";
     let tail =
-        format!("\"valid_until_ts\":{valid_until_ts},\"verify_keys\":{{\"ed25519:a\":{{\"key\":\"{public}\"}}}}}}");
+        format!("\"valid_until_ts\":{valid_until_ts},\"verify_keys\":{{\"{key_id}\":{{\"key\":\"{public}\"}}}}}}");
     let signature = STANDARD_NO_PAD.encode(key.sign((head.clone() + &tail).as_bytes()).unwrap());
-    format!("{head}\"signatures\":{{\"{server_name}\":{{\"ed25519:a\":\"{signature}\"}}}},{tail}")
+    format!("{head}\"signatures\":{{\"{server_name}\":{{\"{key_id}\":\"{signature}\"}}}},{tail}")
 }

@@ -3,6 +3,7 @@
 //! [`Db`] reads and begins, [`Tx`] is a transaction that leaves nothing when dropped, [`Snapshot`] is a set of reads
 //! that see one moment. Both engines take the same SQL text.
 
+mod inserts;
 mod lock;
 mod migrate;
 mod postgres;
@@ -167,11 +168,12 @@ impl Db {
         }
     }
 
-    /// The statement that wakes the other shards when its transaction commits, where there can be others.
-    pub fn wake_up_statement(&self) -> Option<Stmt> {
+    /// What this shard's notifications on the channel `gatehouse_lane` carry, so that it is not woken by them itself; `None`
+    /// where there is one shard.
+    pub fn wake_up_tag(&self) -> Option<&str> {
         match &self.engine {
             Engine::Sqlite(_) => None,
-            Engine::Postgres(_) => Some(postgres::wake_up_statement()),
+            Engine::Postgres(postgres) => Some(postgres.wake_up_tag()),
         }
     }
 
@@ -261,8 +263,8 @@ impl Tx {
     }
 
     /// Runs the last statements, commits, and then reads once more, after the commit and outside of it. One round trip
-    /// where the engine can.
-    pub async fn run_commit_and_read(self, stmts: Vec<Stmt>, read: Stmt) -> Result<Vec<Row>, DbError> {
+    /// where the engine can. The outcomes of the statements, and the rows that were read.
+    pub async fn run_commit_and_read(self, stmts: Vec<Stmt>, read: Stmt) -> Result<(Vec<Outcome>, Vec<Row>), DbError> {
         let span = statements_span(&stmts);
         match self.engine {
             TxEngine::Sqlite(tx) => tx.run_commit_and_read(stmts, read).instrument(span).await,

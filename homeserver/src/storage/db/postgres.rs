@@ -48,6 +48,7 @@ const LISTEN_RETRY: Duration = Duration::from_millis(500);
 /// long a list is nor, in a young table, how many rows there are, and would hash whole tables or sort whole rooms.
 const SETTINGS: &str = "SET enable_hashjoin = off; SET enable_mergejoin = off; SET enable_bitmapscan = off; \
                         SET random_page_cost = 1.1; SET jit = off; SET client_min_messages = warning; \
+                        SET default_transaction_isolation = 'read committed'; \
                         SET statement_timeout = '10s'; SET idle_in_transaction_session_timeout = '30s'";
 /// Taken by whoever changes the schema, so that shards which start together do so one after the other.
 const SCHEMA_LOCK: &str = "SET statement_timeout = 0; SELECT pg_advisory_lock(4747001)";
@@ -81,6 +82,8 @@ struct Shared {
     transactions: Arc<Semaphore>,
     wake_ups: Arc<Notify>,
     listening: AtomicBool,
+    /// What our own notifications carry.
+    tag: String,
 }
 
 impl Postgres {
@@ -106,6 +109,7 @@ impl Postgres {
             transactions: Arc::new(Semaphore::new(super::most_held(connections))),
             wake_ups: Arc::new(Notify::new()),
             listening: AtomicBool::new(false),
+            tag: format!("{:016x}", rand::random::<u64>()),
         };
         Ok(Self { shared: Arc::new(shared) })
     }
@@ -143,6 +147,10 @@ impl Postgres {
         self.shared.wake_ups.notified().await;
     }
 
+    pub(super) fn wake_up_tag(&self) -> &str {
+        &self.shared.tag
+    }
+
     async fn take(&self) -> Result<Checkout, DbError> {
         self.shared.away.check()?;
         let permit = acquire(&self.shared.permits).await?;
@@ -165,10 +173,6 @@ async fn acquire(permits: &Arc<Semaphore>) -> Result<OwnedSemaphorePermit, DbErr
         .await
         .map_err(|_| DbError::Unavailable("all database connections are busy".into()))?
         .map_err(unavailable)
-}
-
-pub(super) fn wake_up_statement() -> Stmt {
-    Stmt::new("SELECT pg_notify('gatehouse_lane', '')", Vec::new())
 }
 
 impl Shared {
@@ -247,29 +251,29 @@ async fn listen(shared: std::sync::Weak<Shared>) {
 
 /// The connection stands for as long as the client is kept.
 async fn start_listening(pool: &Shared) -> Result<(Client, tokio::task::JoinHandle<()>), tokio_postgres::Error> {
-    let wake_ups = pool.wake_ups.clone();
+    let (wake_ups, own) = (pool.wake_ups.clone(), pool.tag.clone());
     let (client, driver) = match &pool.tls {
         None => {
             let (client, connection) = pool.config.connect(NoTls).await?;
-            (client, tokio::spawn(forward(connection, wake_ups)))
+            (client, tokio::spawn(forward(connection, wake_ups, own)))
         }
         Some(tls) => {
             let (client, connection) = pool.config.connect(tls.clone()).await?;
-            (client, tokio::spawn(forward(connection, wake_ups)))
+            (client, tokio::spawn(forward(connection, wake_ups, own)))
         }
     };
     client.batch_execute(&format!("LISTEN {CHANNEL}")).await?;
     Ok((client, driver))
 }
 
-async fn forward<S, T>(mut connection: tokio_postgres::Connection<S, T>, wake_ups: Arc<Notify>)
+async fn forward<S, T>(mut connection: tokio_postgres::Connection<S, T>, wake_ups: Arc<Notify>, own: String)
 where
     S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
     T: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
 {
     loop {
         match std::future::poll_fn(|context| connection.poll_message(context)).await {
-            Some(Ok(AsyncMessage::Notification(_))) => wake_ups.notify_one(),
+            Some(Ok(AsyncMessage::Notification(told))) if told.payload() != own => wake_ups.notify_one(),
             Some(Ok(_)) => {}
             Some(Err(_)) | None => return,
         }
@@ -404,12 +408,17 @@ impl PostgresTx {
         Ok(outcomes)
     }
 
-    pub(super) async fn run_commit_and_read(mut self, stmts: Vec<Stmt>, read: Stmt) -> Result<Vec<Row>, DbError> {
-        let outcomes = self.pipeline(stmts, vec![commit(), read]).await?;
+    pub(super) async fn run_commit_and_read(
+        mut self,
+        stmts: Vec<Stmt>,
+        read: Stmt,
+    ) -> Result<(Vec<Outcome>, Vec<Row>), DbError> {
+        let mut outcomes = self.pipeline(stmts, vec![commit(), read]).await?;
         if let Some(connection) = self.connection.take() {
             connection.release();
         }
-        Ok(outcomes.into_iter().next_back().map(|outcome| outcome.rows).unwrap_or_default())
+        let rows = outcomes.pop().map(|outcome| outcome.rows).unwrap_or_default();
+        Ok((outcomes, rows))
     }
 
     /// Sends the BEGIN if it is still due, then `stmts`, then `end`; the outcomes are those of the last two.

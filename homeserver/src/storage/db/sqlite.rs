@@ -92,17 +92,21 @@ impl SqliteTx {
         Ok(outcomes)
     }
 
-    pub(super) async fn run_commit_and_read(mut self, stmts: Vec<Stmt>, read: Stmt) -> Result<Vec<Row>, DbError> {
-        let rows = self
+    pub(super) async fn run_commit_and_read(
+        mut self,
+        stmts: Vec<Stmt>,
+        read: Stmt,
+    ) -> Result<(Vec<Outcome>, Vec<Row>), DbError> {
+        let done = self
             .connection()?
             .call(move |sqlite| {
-                stmts.iter().try_for_each(|stmt| run_one(sqlite, stmt).map(|_| ()))?;
+                let outcomes = stmts.iter().map(|stmt| run_one(sqlite, stmt)).collect::<Result<_, _>>()?;
                 execute_plain(sqlite, "COMMIT")?;
-                run_one(sqlite, &read).map(|outcome| outcome.rows)
+                run_one(sqlite, &read).map(|outcome| (outcomes, outcome.rows))
             })
             .await??;
         self.connection = None;
-        Ok(rows)
+        Ok(done)
     }
 
     fn connection(&self) -> Result<&Checkout, DbError> {

@@ -64,12 +64,19 @@ macro_rules! params {
 pub struct Stmt {
     pub sql: &'static str,
     pub params: Vec<Value>,
+    /// Whether others of the same text may join it.
+    pub(super) inserts_a_row: bool,
 }
 
 impl Stmt {
     /// A statement; `sql` is `'static` because each engine prepares it once under that text.
     pub fn new(sql: &'static str, params: Vec<Value>) -> Self {
-        Self { sql, params }
+        Self { sql, params, inserts_a_row: false }
+    }
+
+    /// A statement `INSERT … VALUES ($1, …, $n)` that inserts one row and nothing else; see [`Self::join_inserts`].
+    pub fn insert(sql: &'static str, params: Vec<Value>) -> Self {
+        Self { sql, params, inserts_a_row: true }
     }
 }
 

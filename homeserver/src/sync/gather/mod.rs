@@ -162,7 +162,7 @@ impl Syncer {
         let upto = match (scope, upto) {
             (Scope::Touched(_), Some(upto)) => upto,
             _ => {
-                let Stmt { sql, params } = positions::read();
+                let Stmt { sql, params, .. } = positions::read();
                 positions::parse(&snapshot.query(sql, params).await?)?
             }
         };
@@ -350,7 +350,7 @@ impl Context<'_> {
         if quiet.is_empty() || matches!(self.scope, Scope::Everything) {
             return Ok(());
         }
-        let Stmt { sql, params } = memberships::of_user_in_room_ids(self.request.user_nid, &quiet);
+        let Stmt { sql, params, .. } = memberships::of_user_in_room_ids(self.request.user_nid, &quiet);
         rows.extend(memberships::read_user_rooms(&self.snapshot.query(sql, params).await?)?);
         Ok(())
     }

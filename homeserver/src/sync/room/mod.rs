@@ -102,7 +102,7 @@ impl Syncer {
         position: i64,
         current: i64,
     ) -> Result<i64, ReadError> {
-        let Stmt { sql, params } = timeline::place_after(room_nid, position);
+        let Stmt { sql, params, .. } = timeline::place_after(room_nid, position);
         let next = snapshot.query_opt(sql, params).await?.as_ref().map(timeline::read_place).transpose()?;
         Ok(next.and_then(|place| place.state_nid).unwrap_or(current))
     }
@@ -112,7 +112,7 @@ impl Syncer {
         const PLACES: i64 = 1_000;
         let mut below = access.newest;
         loop {
-            let Stmt { sql, params } = timeline::places_at_or_before(access.room_nid, below, PLACES);
+            let Stmt { sql, params, .. } = timeline::places_at_or_before(access.room_nid, below, PLACES);
             let rows = snapshot.query(sql, params).await?;
             for row in &rows {
                 let place = timeline::read_place(row)?;

@@ -131,7 +131,7 @@ impl Syncer {
         };
         let limit = limit.clamp(1, MAX_LIMIT);
         let count = i64::try_from(limit).unwrap_or(i64::MAX);
-        let Stmt { sql, params } = relations::threads(access.room_nid, before, count);
+        let Stmt { sql, params, .. } = relations::threads(access.room_nid, before, count);
         let threads = relations::read_threads(&snapshot.query(sql, params).await?)?;
         let ids: Vec<&str> = threads.iter().map(|(root, _)| root.as_str()).collect();
         let roots = read(&mut snapshot, timeline::by_ids(&ids)).await?;
@@ -188,7 +188,7 @@ async fn related(
     let mut depth = 0;
     while depth < MAX_DEPTH && !parents.is_empty() {
         let ids: Vec<&str> = parents.iter().map(String::as_str).collect();
-        let Stmt { sql, params } = relations::children(&ids);
+        let Stmt { sql, params, .. } = relations::children(&ids);
         let children = relations::read_relations(&snapshot.query(sql, params).await?)?;
         depth += 1;
         // Two events can relate to each other in a circle.
@@ -207,7 +207,7 @@ async fn own_threads(
     reader: Reader<'_>,
     roots: &[&str],
 ) -> Result<HashSet<String>, ReadError> {
-    let Stmt { sql, params } = relations::threads_with(roots, reader.user_id.as_str());
+    let Stmt { sql, params, .. } = relations::threads_with(roots, reader.user_id.as_str());
     let rows = snapshot.query(sql, params).await?;
     Ok(rows.iter().map(|row| row.get(0)).collect::<Result<_, _>>()?)
 }

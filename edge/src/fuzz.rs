@@ -1,0 +1,163 @@
+//! What holds for any bytes that strangers send. The tests below try bytes that a seed decides, the targets in
+//! `edge/fuzz` those that a fuzzer finds.
+
+use http::HeaderMap;
+
+use crate::admission::request_shape;
+use crate::config;
+use crate::doctor;
+use crate::routing::route_table::{self, Affinity, Destination};
+use crate::server_name::ServerName;
+
+/// A path leads to a shard only when it begins as Matrix's do, and what chooses the shard is part of it.
+pub fn path_table(bytes: &[u8]) {
+    let Ok(path) = std::str::from_utf8(bytes) else { return };
+    let is_matrix = path.starts_with("/_matrix/") || path.starts_with("/_synapse/");
+    match route_table::route(path) {
+        Destination::Shard(affinity) => {
+            assert!(is_matrix, "{path:?}");
+            if let Affinity::Room(part) | Affinity::Media(part) = affinity {
+                assert!(path.contains(part) && !part.is_empty(), "{path:?}");
+            }
+            let headers = HeaderMap::new();
+            let key = |query| route_table::key(affinity, &headers, query, "192.0.2.1");
+            assert_eq!(key(None), key(Some("access_token")), "{path:?}");
+        }
+        _ => assert!(!is_matrix, "{path:?}"),
+    }
+}
+
+/// A target and a host that are let through can be written into a header and signed.
+pub fn request_shape(bytes: &[u8]) {
+    let (host, target) = bytes.split_at(bytes.len() / 4);
+    let host = std::str::from_utf8(host).ok();
+    if request_shape::check(target, host, &HeaderMap::new()).is_ok() {
+        let host = host.expect("a host was asked for");
+        assert!(
+            http::HeaderValue::from_str(host).is_ok() && !host.contains(['/', '@', '?', '#', ',', ' ']),
+            "{host:?}"
+        );
+        assert!(target.iter().all(|byte| (0x21..0x7f).contains(byte)), "{target:?}");
+    }
+}
+
+/// A server name that is taken is what it says, and nothing that a URL or a header could read in another way.
+pub fn server_name(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    let Ok(name) = text.parse::<ServerName>() else { return };
+    assert_eq!(name.as_str(), text);
+    let url =
+        url::Url::parse(&format!("https://{text}/")).map(|url| (url.path().to_owned(), url.username().to_owned()));
+    // A label can still be too long or bad punycode for a URL; what parses has the host where it belongs.
+    if let Ok(url) = url {
+        assert_eq!(url, ("/".to_owned(), String::new()), "{text:?}");
+    }
+}
+
+/// A configuration is taken or refused with at least one mistake.
+pub fn configuration(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    if let Err(mistakes) = config::parse(text) {
+        assert!(!mistakes.is_empty(), "{text:?}");
+    }
+}
+
+/// No answer of somebody else's server ends the doctor.
+pub fn doctor_answer(bytes: &[u8]) {
+    doctor::judge_bytes(bytes);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::chance::Chance;
+
+    /// Pieces that mean something to one of the parsers.
+    const PIECES: [&str; 24] = [
+        "/_matrix/",
+        "/_synapse/",
+        "client/v3/rooms/",
+        "!a:b",
+        "%2F",
+        "%",
+        "..",
+        "//",
+        "\0",
+        "\r\n",
+        "é",
+        "[::1]",
+        ":8448",
+        "@",
+        "\"",
+        "{",
+        "}",
+        "[[",
+        "=",
+        "-1",
+        "9007199254740993",
+        "m.server",
+        "ed25519:",
+        "signatures",
+    ];
+
+    /// Spoils each of `seeds` many times, in ways that a seed decides, and gives what comes of it to `target`.
+    fn try_many(target: fn(&[u8]), seeds: &[&str]) {
+        let chance = Chance::seeded(7);
+        let below = |limit: usize| usize::try_from(chance.number() % limit.max(1) as u64).unwrap();
+        for round in 0..3_000 {
+            let mut bytes = seeds[round % seeds.len()].as_bytes().to_vec();
+            for _ in 0..=below(4) {
+                let at = below(bytes.len() + 1);
+                match below(5) {
+                    0 => bytes.truncate(at),
+                    1 => bytes.insert(at, chance.number().to_le_bytes()[0]),
+                    2 => drop(bytes.splice(at..at, PIECES[below(PIECES.len())].bytes())),
+                    3 => bytes.iter_mut().skip(at).take(1).for_each(|byte| *byte ^= 1 << below(8)),
+                    _ => bytes.extend_from_within(at..),
+                }
+            }
+            target(&bytes);
+        }
+        (0..=255).for_each(|byte| target(&[byte]));
+        target(&[]);
+    }
+
+    #[test]
+    fn path_tables() {
+        let paths = [
+            "/_matrix/client/v3/rooms/!a:b/send/m.room.message/1",
+            "/_matrix/media/v3/download/a/b",
+            "/.well-known/matrix/server",
+        ];
+        try_many(path_table, &paths);
+    }
+
+    #[test]
+    fn request_shapes() {
+        try_many(
+            request_shape,
+            &["example.org/_matrix/client/v3/sync?since=1&timeout=30000", "[::1]:8448/_matrix/key/v2/server"],
+        );
+    }
+
+    #[test]
+    fn server_names() {
+        try_many(server_name, &["example.org", "[2001:db8::1]:8448", "192.0.2.1:1", "a-b.example.org:8448"]);
+    }
+
+    #[test]
+    fn configurations() {
+        try_many(configuration, &[include_str!("../../conf/edge.toml"), "[server]\nname = \"a\"\n"]);
+    }
+
+    #[test]
+    fn doctor_answers() {
+        let documents = [
+            r#"{"m.server":"matrix.example.org:443"}"#,
+            r#"{"m.homeserver":{"base_url":"https://matrix.example.org"}}"#,
+            r#"{"server_name":"example.org","valid_until_ts":1,"verify_keys":{"ed25519:a":{"key":"AAAA"}},"signatures":{}}"#,
+            r#"{"server":{"name":"a","version":"1"}}"#,
+        ];
+        try_many(doctor_answer, &documents);
+    }
+}

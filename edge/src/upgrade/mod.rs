@@ -1,0 +1,59 @@
+//! Replaces the running edge by a new process of its program without refusing anybody.
+//!
+//! The running edge starts the program anew with one end of a socket pair as its standard input, and offers its listening
+//! sockets over it. The new process reads and checks its configuration, prepares everything, and says that it is ready, or
+//! why it is not; then the old one goes on as if nothing had been. Once it is ready, it is told to go, along with the
+//! lifelines of the running shards. From then on it accepts, and the old one finishes what it began and ends.
+//!
+//! A pair that only these two processes hold needs no path, hence no permissions.
+
+use serde::{Deserialize, Serialize};
+
+mod channel;
+pub(crate) mod predecessor;
+pub(crate) mod successor;
+
+/// The first word, from the old process.
+#[derive(Debug, Serialize, Deserialize)]
+struct Offer {
+    /// One descriptor comes with each.
+    listeners: Vec<Offered>,
+}
+
+/// A listening socket. The address is the configured one: port 0 is found again by it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Offered {
+    /// The configuration's key, such as `listen.https`.
+    pub(crate) key: String,
+    /// What the configuration says under it.
+    pub(crate) address: String,
+}
+
+/// The second word, from the new process.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Verdict {
+    /// Everything is prepared.
+    Ready {
+        /// Its version.
+        version: String,
+    },
+    /// It cannot serve.
+    Failed {
+        /// The reason, for the operator.
+        message: String,
+    },
+}
+
+/// The third and last word, from the old process, which accepts nothing any more.
+#[derive(Debug, Serialize, Deserialize)]
+struct Go {
+    /// Two descriptors come with each: the shard's pipe and its process.
+    shards: Vec<RunningShard>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct RunningShard {
+    address: String,
+    process_id: u32,
+}

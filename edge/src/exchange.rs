@@ -4,13 +4,16 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use pingora_core::upstreams::peer::HttpPeer;
 use tokio::time::Instant;
 use tracing::Span;
 
 use crate::admission::request_class::RequestClass;
+use crate::content::compression::Encoder;
+use crate::front::Route;
 use crate::live::Live;
-use crate::upstream::headers::Vouched;
-use crate::upstream::pool::Passage;
+use crate::upstream::headers::{Announced, Vouched};
+use crate::upstream::shard::{Passage, Shard, Work};
 
 /// A request that a shard's death interrupts is tried this many times in all: twice is bad luck, thrice is its fault.
 const MAX_INTERRUPTIONS: u32 = 3;
@@ -22,6 +25,8 @@ pub(crate) struct Exchange {
     pub(crate) live: Arc<Live>,
     pub(crate) started: Instant,
     pub(crate) client: IpAddr,
+    /// The host that the client named, as it did.
+    pub(crate) host: String,
     pub(crate) class: RequestClass,
     pub(crate) request_id: String,
     /// Places the request among the shards.
@@ -30,6 +35,19 @@ pub(crate) struct Exchange {
     pub(crate) body_limit: u64,
     pub(crate) body_passed: u64,
     pub(crate) vouched: Option<Vouched>,
+    /// The shard that was tried last.
+    pub(crate) shard: Option<Arc<Shard>>,
+    /// Whether the request is work while it is in flight, unlike a long poll; and its place in the shard's count.
+    pub(crate) is_work: bool,
+    work: Option<Work>,
+    /// Compresses the answer.
+    pub(crate) encoder: Option<Encoder>,
+    /// The configured route that the request takes past the shards.
+    pub(crate) route: Option<Arc<Route>>,
+    /// What the route's server is told.
+    pub(crate) announced: Option<Announced>,
+    /// Which of the route's addresses was tried last.
+    pub(crate) address: usize,
     /// Until when the request waits for a healthy shard; set when it first has to.
     pub(crate) held_until: Option<Instant>,
     pub(crate) attempts: u32,
@@ -50,12 +68,20 @@ impl Exchange {
             live,
             started: Instant::now(),
             client: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            host: String::new(),
             class: RequestClass::Other,
             request_id: String::new(),
             key: 0,
             body_limit: 0,
             body_passed: 0,
             vouched: None,
+            shard: None,
+            is_work: false,
+            work: None,
+            encoder: None,
+            route: None,
+            announced: None,
+            address: 0,
             held_until: None,
             attempts: 0,
             passage: None,
@@ -64,6 +90,14 @@ impl Exchange {
             retry_after: None,
             span: Span::none(),
         }
+    }
+
+    /// Goes to a shard.
+    pub(crate) fn choose(&mut self, passage: Passage) -> Box<HttpPeer> {
+        let shard = passage.shard();
+        self.work = self.is_work.then(|| shard.works());
+        self.shard = Some(shard.clone());
+        Box::new(self.passage.insert(passage).peer())
     }
 
     /// Counts bytes of the body; `false` when they are too many.

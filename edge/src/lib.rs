@@ -2,28 +2,34 @@
 //!
 //! `listener → admission → routing → upstream`; `proxy` calls the last three, and they never call each other.
 
+mod access_log;
 mod admission;
 mod chance;
 pub mod command;
 pub mod config;
+mod content;
 mod control;
 mod dev;
 pub mod doctor;
 mod exchange;
+mod front;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
 mod header_deadline;
 pub mod listener;
 mod live;
+mod loop_lag;
 mod metrics;
 mod proxy;
 mod redirect;
 mod refusal;
 mod reload;
 mod reply;
+mod routed;
 mod routing;
 pub mod server;
 mod server_name;
+mod shedding;
 mod status;
 mod systemd;
 pub mod upgrade;

@@ -10,13 +10,14 @@ use arc_swap::ArcSwap;
 
 use crate::admission::request_class::BodyLimits;
 use crate::config::EdgeConfig;
-use crate::routing::well_known::WellKnown;
+use crate::front::{Front, UnusableRoute};
 
 /// What one configuration comes to.
 #[derive(Debug)]
 pub(crate) struct Live {
     pub(crate) config: Arc<EdgeConfig>,
-    pub(crate) well_known: WellKnown,
+    /// What is done with each path of each host.
+    pub(crate) front: Front,
     pub(crate) body_limits: BodyLimits,
     /// How long a client may send or take nothing within a body.
     pub(crate) body_idle: Duration,
@@ -29,13 +30,17 @@ pub(crate) type Current = Arc<ArcSwap<Live>>;
 
 /// Why a configuration that was read cannot be put to use.
 #[derive(Debug, thiserror::Error)]
-pub enum LiveError {}
+pub enum LiveError {
+    /// A route cannot be used.
+    #[error(transparent)]
+    Route(#[from] UnusableRoute),
+}
 
 impl Live {
     /// Makes everything that `config` asks for; changes nothing yet.
     pub(crate) fn prepare(config: Arc<EdgeConfig>) -> Result<Self, LiveError> {
         Ok(Self {
-            well_known: WellKnown::new(config.server.base_url.as_deref(), config.server.federation_address.as_deref()),
+            front: Front::new(&config)?,
             body_limits: BodyLimits { upload: config.limits.max_upload_bytes },
             body_idle: Duration::from_secs(config.limits.body_idle_seconds),
             hold: Duration::from_secs(config.upstream.hold_seconds),

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use gatehouse_shared::contract::{ClusterSecret, Scheme, VERDICT, Verdict};
 use gatehouse_shared::net::client_ip::canonical;
 use gatehouse_shared::telemetry::TraceParent;
-use http::header::{ACCESS_CONTROL_ALLOW_ORIGIN, CONTENT_LENGTH, HOST, RETRY_AFTER};
+use http::header::{ACCESS_CONTROL_ALLOW_ORIGIN, CONTENT_LENGTH, HOST, RETRY_AFTER, UPGRADE};
 use http::{HeaderValue, Method, StatusCode};
 use pingora_core::modules::http::HttpModules;
 use pingora_core::upstreams::peer::HttpPeer;
@@ -18,19 +18,28 @@ use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 use tokio::time::Instant;
 use tracing::{debug, info_span, warn};
 
+use crate::access_log::{AccessRecorder, Answered};
 use crate::admission::request_class::RequestClass;
 use crate::admission::request_shape;
 use crate::chance::Chance;
 use crate::exchange::Exchange;
+use crate::front::{Front, Route};
 use crate::header_deadline;
 use crate::live::Current;
 use crate::metrics::Metrics;
 use crate::refusal;
 use crate::reply::{CORS, Reply};
+use crate::routed::{self, Routed};
+use crate::routing::listener_role::Role;
 use crate::routing::route_table::{Destination, key, route};
+use crate::routing::security_headers::Kind;
+use crate::routing::well_known::Document;
+use crate::shedding::Shedding;
+use crate::status::routes::Routes;
 use crate::upstream::connect_error::is_crowded;
-use crate::upstream::headers::{Facts, Vouched, contract_headers, strip};
+use crate::upstream::headers::{Announced, Facts, Vouched, contract_headers, strip};
 use crate::upstream::pool::Pool;
+use crate::upstream::retry_budget::RetryBudget;
 
 /// How long a client that was refused may go on sending before it is cut, so that it gets to read the refusal.
 const DRAIN_REFUSED: Duration = Duration::from_secs(3);
@@ -39,12 +48,18 @@ const CROWDED_PAUSE: Duration = Duration::from_millis(5);
 
 /// What the endpoints with TLS do with a request.
 pub(crate) struct Proxy {
+    /// What the listeners in front of it are for.
+    pub(crate) role: Role,
     /// Taken once by each request.
     pub(crate) live: Current,
     pub(crate) pool: Arc<Pool>,
+    pub(crate) retries: Arc<RetryBudget>,
+    pub(crate) overload: Arc<Shedding>,
     pub(crate) secret: ClusterSecret,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) chance: Chance,
+    pub(crate) access_log: AccessRecorder,
+    pub(crate) routes: Arc<Routes>,
     /// Whether a span of each request is worth its price.
     pub(crate) exports_spans: bool,
 }
@@ -57,7 +72,7 @@ impl ProxyHttp for Proxy {
         Exchange::new(self.live.load_full())
     }
 
-    /// None: the default would compress, and shards decide about that.
+    /// None: the default would compress everything.
     fn init_downstream_modules(&self, _modules: &mut HttpModules) {}
 
     async fn early_request_filter(&self, session: &mut Session, exchange: &mut Exchange) -> Result<()> {
@@ -75,27 +90,35 @@ impl ProxyHttp for Proxy {
         if let Some(address) = session.client_addr().and_then(|address| address.as_inet()) {
             exchange.client = canonical(address.ip());
         }
-        match self.examine(session, exchange)? {
-            None => Ok(false),
-            Some(reply) => {
-                refuse_or_answer(session, reply).await?;
-                Ok(true)
-            }
+        let reply = match self.examine(session, exchange)? {
+            Next::Forward => return Ok(false),
+            Next::Reply(reply) => Some(reply),
+            Next::File(route) => routed::send_file(session, &route, &exchange.live.front, &exchange.host).await?,
+        };
+        if let Some(reply) = reply {
+            self.refuse_or_answer(session, reply, exchange).await?;
         }
+        Ok(true)
     }
 
     /// A shard for the request, waiting for one if need be.
-    async fn upstream_peer(&self, _session: &mut Session, exchange: &mut Exchange) -> Result<Box<HttpPeer>> {
+    async fn upstream_peer(&self, session: &mut Session, exchange: &mut Exchange) -> Result<Box<HttpPeer>> {
         exchange.attempts += 1;
         if exchange.attempts > 1 {
             self.metrics.retries.inc();
         }
         // The whole body goes out again with each attempt.
         exchange.body_passed = 0;
+        if let Some(backend) = exchange.route.as_ref().and_then(|route| route.backend()) {
+            let upgrades = session.req_header().headers.contains_key(UPGRADE);
+            let (address, peer) = backend.peer(upgrades).await?;
+            exchange.address = address;
+            return Ok(Box::new(peer));
+        }
         exchange.passage = None;
         let crowded = std::mem::take(&mut exchange.crowded);
         if !crowded && let Some(passage) = self.pool.enter(exchange.key) {
-            return Ok(Box::new(exchange.passage.insert(passage).peer()));
+            return Ok(exchange.choose(passage));
         }
         if exchange.held_until.is_none() {
             self.metrics.held.inc();
@@ -105,9 +128,7 @@ impl ProxyHttp for Proxy {
             tokio::time::sleep(CROWDED_PAUSE).await;
         }
         match self.pool.wait_for(exchange.key, deadline).await {
-            Some(passage) if !crowded || Instant::now() < deadline => {
-                Ok(Box::new(exchange.passage.insert(passage).peer()))
-            }
+            Some(passage) if !crowded || Instant::now() < deadline => Ok(exchange.choose(passage)),
             _ => Error::e_explain(ErrorType::HTTPStatus(429), "no shard is healthy and has room"),
         }
     }
@@ -132,9 +153,16 @@ impl ProxyHttp for Proxy {
         request: &mut RequestHeader,
         exchange: &mut Exchange,
     ) -> Result<()> {
-        match &exchange.vouched {
-            Some(vouched) => vouched.put_on(request),
-            None => Error::e_explain(ErrorType::InternalError, "a request was routed before it was examined"),
+        match (&exchange.vouched, &exchange.announced, &exchange.route) {
+            (Some(vouched), ..) => vouched.put_on(request),
+            (None, Some(announced), Some(route)) => {
+                announced.put_on(request)?;
+                if route.strip_prefix {
+                    routed::strip_prefix(&exchange.live.front, &exchange.host, request)?;
+                }
+                route.on_requests.edit_request(request)
+            }
+            _ => Error::e_explain(ErrorType::InternalError, "a request was routed before it was examined"),
         }
     }
 
@@ -145,6 +173,12 @@ impl ProxyHttp for Proxy {
         response: &mut ResponseHeader,
         exchange: &mut Exchange,
     ) -> Result<()> {
+        let Some(shard) = &exchange.shard else { return Ok(()) };
+        if response.status.is_server_error() && response.status != StatusCode::SERVICE_UNAVAILABLE {
+            self.pool.note_failure(shard);
+        } else {
+            shard.note_success();
+        }
         if response.status != StatusCode::SERVICE_UNAVAILABLE {
             return Ok(());
         }
@@ -166,6 +200,9 @@ impl ProxyHttp for Proxy {
             // A WebSocket may be silent for as long as both sides like.
             session.set_read_timeout(None);
         }
+        if let Some(route) = exchange.route.clone() {
+            return finish_routed(&route, session.req_header(), response, exchange);
+        }
         if let Some(verdict) = response.headers.get(VERDICT).and_then(|value| value.to_str().ok()) {
             match Verdict::parse(verdict) {
                 Some(verdict) => self.metrics.verdict(&verdict),
@@ -181,7 +218,29 @@ impl ProxyHttp for Proxy {
                 response.insert_header(name, HeaderValue::from_static(value))?;
             }
         }
+        if !response.status.is_informational() {
+            put_security_headers(security_kind(exchange.class), exchange, response)?;
+            if exchange.class != RequestClass::Media {
+                exchange.encoder = exchange.live.front.compression.begin(session.req_header(), response)?;
+            }
+        }
         Ok(())
+    }
+
+    fn response_body_filter(
+        &self,
+        session: &mut Session,
+        body: &mut Option<Bytes>,
+        ends: bool,
+        exchange: &mut Exchange,
+    ) -> Result<Option<Duration>>
+    where
+        Self::CTX: Send + Sync,
+    {
+        if let Some(encoder) = exchange.encoder.as_mut().filter(|_| !session.was_upgraded()) {
+            encoder.encode(body, ends)?;
+        }
+        Ok(None)
     }
 
     /// The shard cannot be connected to. When it is gone, another one (or the next one in its place) may serve; when it
@@ -189,12 +248,17 @@ impl ProxyHttp for Proxy {
     fn fail_to_connect(
         &self,
         _session: &mut Session,
-        peer: &HttpPeer,
+        _peer: &HttpPeer,
         exchange: &mut Exchange,
         mut error: Box<Error>,
     ) -> Box<Error> {
+        if let Some(backend) = exchange.route.as_ref().and_then(|route| route.backend()) {
+            backend.avoid(exchange.address);
+            error.set_retry(exchange.attempts < u32::try_from(backend.len()).unwrap_or(u32::MAX));
+            return error;
+        }
         exchange.crowded = is_crowded(&error);
-        match self.pool.reached_by(peer) {
+        match &exchange.shard {
             Some(shard) if exchange.crowded => shard.check_now(),
             Some(shard) => shard.mark_unhealthy(&error),
             None => {}
@@ -207,7 +271,7 @@ impl ProxyHttp for Proxy {
     /// sent, or its method is idempotent and the whole of it is still here.
     fn error_while_proxy(
         &self,
-        peer: &HttpPeer,
+        _peer: &HttpPeer,
         session: &mut Session,
         mut error: Box<Error>,
         exchange: &mut Exchange,
@@ -219,13 +283,16 @@ impl ProxyHttp for Proxy {
         let repeatable = unsent || session.req_header().method.is_idempotent();
         // A connection that was kept from an earlier request may have died long before this one.
         let was_dead_before = reused && unsent;
-        if went_away
-            && reused
-            && let Some(shard) = self.pool.reached_by(peer)
-        {
-            shard.forget_connections();
+        if went_away && let Some(shard) = &exchange.shard {
+            if reused {
+                shard.forget_connections();
+            }
+            if !was_dead_before {
+                self.pool.note_failure(shard);
+            }
         }
-        error.set_retry(whole && went_away && repeatable && (was_dead_before || exchange.interrupt()));
+        let retry = whole && went_away && repeatable && (was_dead_before || exchange.interrupt());
+        error.set_retry(retry && self.retries.withdraw());
         error
     }
 
@@ -242,7 +309,7 @@ impl ProxyHttp for Proxy {
         if let Some(reply) = reply {
             session.set_keepalive(None);
             // A client that is gone has no use for the answer.
-            let _ = refuse_or_answer(session, reply).await;
+            let _ = self.refuse_or_answer(session, reply, exchange).await;
         }
         FailToProxy { error_code, can_reuse_downstream: false }
     }
@@ -258,6 +325,19 @@ impl ProxyHttp for Proxy {
         if let Some(status) = status {
             exchange.span.record("http.response.status_code", status);
         }
+        // A long poll takes as long as its client likes, and a path that is not there is nobody's endpoint.
+        let is_endpoint = exchange.passage.is_some() && status.is_some_and(|status| !matches!(status, 404 | 405));
+        if is_endpoint && exchange.class != RequestClass::Sync {
+            self.routes.answered(session.req_header().uri.path(), took, Instant::now());
+        }
+        self.access_log.record(&exchange.live, session, || Answered {
+            client: exchange.client,
+            took,
+            class: exchange.class,
+            shard: exchange.passage.as_ref().map_or("", |passage| passage.shard().name()),
+            attempts: exchange.attempts,
+            request_id: &exchange.request_id,
+        });
         debug!(
             request.id = %exchange.request_id,
             client = %exchange.client,
@@ -289,39 +369,74 @@ impl ProxyHttp for Proxy {
 }
 
 impl Proxy {
-    /// Admits and routes. `Some` is an answer of the edge's own; `None` says that a shard is to answer.
-    fn examine(&self, session: &mut Session, exchange: &mut Exchange) -> Result<Option<Reply>> {
+    /// Admits and routes.
+    fn examine(&self, session: &mut Session, exchange: &mut Exchange) -> Result<Next> {
+        let live = exchange.live.clone();
         let request = session.req_header_mut();
         strip(request);
         let host = host_of(request);
         if let Err(misshapen) = request_shape::check(request.raw_path(), host.as_deref(), &request.headers) {
-            return Ok(Some(refusal::misshapen(misshapen)));
+            return Ok(Next::Reply(refusal::misshapen(misshapen)));
+        }
+        exchange.host = host.unwrap_or_default();
+        let path = request.uri.path();
+        let served = self.role.serves(path);
+        if let Some((route, rest)) = live.front.routes.find(&exchange.host, path).filter(|_| served) {
+            return match routed::follow(route, request, rest) {
+                Routed::Reply(reply) => Ok(Next::Reply(reply)),
+                Routed::File(route) => Ok(Next::File(route)),
+                Routed::Backend(route) => self.take_past_the_shards(route, request, exchange),
+            };
         }
         if request.method == Method::OPTIONS {
-            return Ok(Some(Reply::preflight()));
+            return Ok(Next::Reply(Reply::preflight()));
         }
-        let affinity = match route(request.uri.path()) {
-            Destination::Shard(affinity) => affinity,
-            Destination::ClientDocument => {
-                return Ok(Some(document(request, exchange.live.well_known.client.as_ref())));
-            }
-            Destination::ServerDocument => {
-                return Ok(Some(document(request, exchange.live.well_known.server.as_ref())));
-            }
-            Destination::Nowhere => return Ok(Some(refusal::unrecognized())),
+        if let Some(status) = live.front.admin.refuses(exchange.client, path) {
+            return Ok(Next::Reply(refusal::admin(status)));
+        }
+        let affinity = match route(path) {
+            Destination::Shard(affinity) if served => affinity,
+            Destination::Document(document) => return Ok(Next::Reply(document_of(&live.front, request, document))),
+            Destination::Shard(_) | Destination::Nowhere => return Ok(Next::Reply(refusal::unrecognized())),
         };
-        exchange.class = RequestClass::of(&request.method, request.uri.path());
+        exchange.class = RequestClass::of(&request.method, path);
         exchange.body_limit = exchange.live.body_limits.of(exchange.class);
         if announced_length(request).is_some_and(|length| length > exchange.body_limit) {
-            return Ok(Some(refusal::too_large(exchange)));
+            return Ok(Next::Reply(refusal::too_large(exchange)));
         }
+        self.retries.deposit();
         let client = exchange.client.to_string();
         exchange.key = key(affinity, &request.headers, request.uri.query(), &client);
-        self.vouch(request, exchange, host.as_deref().unwrap_or_default(), client)?;
-        Ok(None)
+        if let Some(seconds) = self.overload.refuses(&self.pool, request, exchange) {
+            let jitter = self.chance.number() % live.config.overload.retry_after_seconds.max(1);
+            return Ok(Next::Reply(Reply::busy(seconds + jitter, "The server is busy; try again later")));
+        }
+        let (target, traceparent) = self.identify(request, exchange)?;
+        let facts = facts(exchange, request, &target, &traceparent);
+        exchange.vouched = Vouched::new(client, facts, &self.secret);
+        Ok(Next::Forward)
     }
 
-    fn vouch(&self, request: &mut RequestHeader, exchange: &mut Exchange, host: &str, client: String) -> Result<()> {
+    /// Prepares a request for another server.
+    fn take_past_the_shards(
+        &self,
+        route: Arc<Route>,
+        request: &mut RequestHeader,
+        exchange: &mut Exchange,
+    ) -> Result<Next> {
+        exchange.body_limit = route.body_limit;
+        if announced_length(request).is_some_and(|length| length > exchange.body_limit) {
+            return Ok(Next::Reply(refusal::too_large(exchange)));
+        }
+        let (target, traceparent) = self.identify(request, exchange)?;
+        let facts = facts(exchange, request, &target, &traceparent);
+        exchange.announced = Announced::new(&exchange.client.to_string(), facts);
+        exchange.route = Some(route);
+        Ok(Next::Forward)
+    }
+
+    /// Gives the request its id and its place in a trace, and its target the form that is passed on.
+    fn identify(&self, request: &mut RequestHeader, exchange: &mut Exchange) -> Result<(String, String)> {
         let target = request.uri.path_and_query().map_or("/", |target| target.as_str()).to_owned();
         if request.raw_path() != target.as_bytes() {
             // The absolute form of a proxied request: shards get the origin form, which is what is signed.
@@ -329,16 +444,23 @@ impl Proxy {
         }
         exchange.request_id = format!("{:016x}", self.chance.number());
         let traceparent = self.trace(request, exchange).to_string();
-        let facts = Facts {
-            // Requests in the clear are redirected by another application and never come here.
-            scheme: Scheme::Https,
-            host,
-            request_id: &exchange.request_id,
-            traceparent: &traceparent,
-            method: request.method.as_str(),
-            target: &target,
-        };
-        exchange.vouched = Vouched::new(client, facts, &self.secret);
+        Ok((target, traceparent))
+    }
+
+    /// Writes the answer, then lets a client that is still sending finish or be cut, so that it reads the answer first.
+    async fn refuse_or_answer(&self, session: &mut Session, mut reply: Reply, exchange: &Exchange) -> Result<()> {
+        let refused = reply.status().is_client_error() && !session.is_body_done();
+        if refused {
+            session.set_keepalive(None);
+        }
+        for (name, value) in exchange.live.front.security.of(Kind::Matrix, &exchange.host) {
+            reply = reply.with(name.clone(), value.clone());
+        }
+        reply.send(session).await?;
+        if refused {
+            // Either it stops sending or its time is up: both end the connection.
+            let _ = session.drain_request_body().await;
+        }
         Ok(())
     }
 
@@ -366,6 +488,32 @@ impl Proxy {
     }
 }
 
+/// What is done with a request once it is examined.
+enum Next {
+    /// The edge's own answer.
+    Reply(Reply),
+    /// A file of a static folder.
+    File(Arc<Route>),
+    /// A shard's answer, or another server's.
+    Forward,
+}
+
+fn facts<'r>(exchange: &'r Exchange, request: &'r RequestHeader, target: &'r str, traceparent: &'r str) -> Facts<'r> {
+    Facts {
+        // Requests in the clear are redirected by another application and never come here.
+        scheme: Scheme::Https,
+        host: &exchange.host,
+        request_id: &exchange.request_id,
+        traceparent,
+        method: request.method.as_str(),
+        target,
+    }
+}
+
+fn security_kind(class: RequestClass) -> Kind {
+    if class == RequestClass::Media { Kind::Media } else { Kind::Matrix }
+}
+
 /// Whether a final answer has begun: `100 Continue` is none, `101 Switching Protocols` is one.
 fn is_answered(session: &Session) -> bool {
     let written = session.response_written().map(|response| response.status);
@@ -383,26 +531,39 @@ fn announced_length(request: &RequestHeader) -> Option<u64> {
     request.headers.get(CONTENT_LENGTH)?.to_str().ok()?.trim().parse().ok()
 }
 
-/// Writes the answer, then lets a client that is still sending finish or be cut, so that it reads the answer first.
-async fn refuse_or_answer(session: &mut Session, reply: Reply) -> Result<()> {
-    let refused = reply.status().is_client_error() && !session.is_body_done();
-    if refused {
-        session.set_keepalive(None);
+fn document_of(front: &Front, request: &RequestHeader, document: Document) -> Reply {
+    match (&request.method, front.documents.body_of(document)) {
+        (&Method::GET | &Method::HEAD, Some(body)) => Reply::document(body.clone()),
+        (&Method::GET | &Method::HEAD, None) => {
+            Reply::error(StatusCode::NOT_FOUND, "M_NOT_FOUND", "This server publishes no such document")
+        }
+        _ => refusal::read_only(),
     }
-    reply.send(session).await?;
-    if refused {
-        // Either it stops sending or its time is up: both end the connection.
-        let _ = session.drain_request_body().await;
+}
+
+/// What another server answers is its own, but for what the configuration and the contract say.
+fn finish_routed(
+    route: &Route,
+    request: &RequestHeader,
+    response: &mut ResponseHeader,
+    exchange: &mut Exchange,
+) -> Result<()> {
+    for name in contract_headers(&response.headers) {
+        response.remove_header(&name);
+    }
+    if !response.status.is_informational() {
+        put_security_headers(Kind::Foreign, exchange, response)?;
+        route.on_answers.edit_response(response)?;
+        exchange.encoder = exchange.live.front.compression.begin(request, response)?;
     }
     Ok(())
 }
 
-fn document(request: &RequestHeader, document: Option<&Bytes>) -> Reply {
-    match (&request.method, document) {
-        (&Method::GET | &Method::HEAD, Some(document)) => Reply::document(document.clone()),
-        (&Method::GET | &Method::HEAD, None) => {
-            Reply::error(StatusCode::NOT_FOUND, "M_NOT_FOUND", "This server publishes no such document")
+fn put_security_headers(kind: Kind, exchange: &Exchange, response: &mut ResponseHeader) -> Result<()> {
+    for (name, value) in exchange.live.front.security.of(kind, &exchange.host) {
+        if !response.headers.contains_key(name) {
+            response.insert_header(name, value)?;
         }
-        _ => Reply::error(StatusCode::METHOD_NOT_ALLOWED, "M_UNRECOGNIZED", "This document can only be read"),
     }
+    Ok(())
 }

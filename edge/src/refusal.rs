@@ -1,6 +1,7 @@
 //! The one place that says what each refusal and each failure is to a client.
 
-use http::StatusCode;
+use http::header::ALLOW;
+use http::{HeaderValue, StatusCode};
 use pingora_error::{Error, ErrorSource, ErrorType};
 
 use crate::admission::request_shape::Misshapen;
@@ -33,6 +34,34 @@ pub(crate) fn unrecognized() -> Reply {
     Reply::error(StatusCode::NOT_FOUND, "M_UNRECOGNIZED", "Unrecognized request")
 }
 
+/// The admin API is closed to the client; with 404 as if there were none.
+pub(crate) fn admin(status: StatusCode) -> Reply {
+    if status == StatusCode::NOT_FOUND {
+        return unrecognized();
+    }
+    Reply::error(status, "M_FORBIDDEN", "The admin API is not open to your address (admin.allow)")
+}
+
+/// The path could lead elsewhere than it seems to.
+pub(crate) fn astray() -> Reply {
+    Reply::error(StatusCode::BAD_REQUEST, "M_UNRECOGNIZED", "The path is not written as it is meant")
+}
+
+pub(crate) fn not_found() -> Reply {
+    Reply::error(StatusCode::NOT_FOUND, "M_NOT_FOUND", "There is nothing here")
+}
+
+/// What is only there to be read is read with GET and HEAD.
+pub(crate) fn read_only() -> Reply {
+    Reply::error(StatusCode::METHOD_NOT_ALLOWED, "M_UNRECOGNIZED", "This can only be read")
+        .with(ALLOW, HeaderValue::from_static("GET, HEAD, OPTIONS"))
+}
+
+/// Files cannot be read here, and the log says why.
+pub(crate) fn unreadable() -> Reply {
+    Reply::error(StatusCode::INTERNAL_SERVER_ERROR, "M_UNKNOWN", "The server cannot read its files")
+}
+
 pub(crate) fn too_large(exchange: &Exchange) -> Reply {
     let message = format!("The body may be at most {} bytes", exchange.body_limit);
     Reply::error(StatusCode::PAYLOAD_TOO_LARGE, "M_TOO_LARGE", &message)
@@ -47,8 +76,15 @@ pub(crate) fn failure(error: &Error, exchange: &Exchange) -> Option<Reply> {
     let bad_request = |message| Reply::error(StatusCode::BAD_REQUEST, "M_UNKNOWN", message);
     let unavailable =
         || Reply::busy(exchange.retry_after.unwrap_or(RETRY_UNAVAILABLE), "The server is busy; try again soon");
+    let bad_gateway = |status, message| Reply::error(status, "M_UNKNOWN", message);
     Some(match (error.etype(), error.esource()) {
         (HTTPStatus(413), _) => too_large(exchange),
+        (ConnectError | ConnectNoRoute | ConnectRefused, _) if exchange.route.is_some() => {
+            bad_gateway(StatusCode::BAD_GATEWAY, "The server behind this address cannot be reached")
+        }
+        (ConnectTimedout, _) | (ReadTimedout, ErrorSource::Upstream) if exchange.route.is_some() => {
+            bad_gateway(StatusCode::GATEWAY_TIMEOUT, "The server behind this address takes too long")
+        }
         (HTTPStatus(429), _) | (ConnectError | ConnectNoRoute | ConnectRefused | ConnectTimedout, _) => unavailable(),
         (ReadError | WriteError | ConnectionClosed | WriteTimedout, ErrorSource::Downstream) => return None,
         (ReadTimedout, ErrorSource::Downstream) => {

@@ -24,6 +24,8 @@ pub(crate) struct Reply {
     status: StatusCode,
     headers: Vec<(HeaderName, HeaderValue)>,
     body: Bytes,
+    /// Whether any page may read the answer.
+    cors: bool,
 }
 
 impl Reply {
@@ -54,16 +56,36 @@ impl Reply {
     /// The answer to a preflight.
     pub(crate) fn preflight() -> Self {
         let headers = vec![(ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("86400"))];
-        Self { status: StatusCode::NO_CONTENT, headers, body: Bytes::new() }
+        Self { status: StatusCode::NO_CONTENT, headers, body: Bytes::new(), cors: true }
     }
 
     /// To the same target elsewhere, with the same method.
     pub(crate) fn redirect(location: HeaderValue) -> Self {
-        Self { status: StatusCode::PERMANENT_REDIRECT, headers: vec![(LOCATION, location)], body: Bytes::new() }
+        Self::redirect_with(StatusCode::PERMANENT_REDIRECT, location)
+    }
+
+    /// To `location`.
+    pub(crate) fn redirect_with(status: StatusCode, location: HeaderValue) -> Self {
+        Self { status, headers: vec![(LOCATION, location)], body: Bytes::new(), cors: true }
     }
 
     fn json(status: StatusCode, body: Bytes) -> Self {
-        Self { status, headers: vec![(CONTENT_TYPE, HeaderValue::from_static("application/json"))], body }
+        let headers = vec![(CONTENT_TYPE, HeaderValue::from_static("application/json"))];
+        Self { status, headers, body, cors: true }
+    }
+
+    /// Puts a header on, unless the answer has it already.
+    pub(crate) fn with(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        if !self.headers.iter().any(|(has, _)| *has == name) {
+            self.headers.push((name, value));
+        }
+        self
+    }
+
+    /// For pages of this server alone.
+    pub(crate) fn without_cors(mut self) -> Self {
+        self.cors = false;
+        self
     }
 
     pub(crate) fn status(&self) -> StatusCode {
@@ -76,7 +98,7 @@ impl Reply {
         for (name, value) in self.headers {
             header.insert_header(name, value)?;
         }
-        for (name, value) in CORS {
+        for (name, value) in CORS.into_iter().filter(|_| self.cors) {
             header.insert_header(name, HeaderValue::from_static(value))?;
         }
         let bodiless = self.status == StatusCode::NO_CONTENT;

@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gatehouse_shared::clock::Clock;
-use gatehouse_shared::config::Secret;
 use gatehouse_shared::contract::ClusterSecret;
 use gatehouse_shared::metrics as exposition;
 use parking_lot::Mutex;
@@ -23,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
+use crate::access_log::{AccessLog, AccessLogError, AccessRecorder, Destination};
 use crate::chance::Chance;
 use crate::config::{EdgeConfig, LimitsConfig, chain_of};
 use crate::control::desk::Desk;
@@ -33,17 +33,26 @@ use crate::listener::development_ca::DevelopmentCaError;
 use crate::listener::endpoint::{BindError, Endpoint, Shared};
 use crate::listener::tls;
 use crate::live::{Current, Live, LiveError};
+use crate::loop_lag::LoopLag;
 use crate::metrics::{Connections, Metrics};
 use crate::proxy::Proxy;
 use crate::redirect::RedirectToHttps;
 use crate::reload::Reloader;
+use crate::routing::listener_role::Role;
+use crate::shedding::Shedding;
+use crate::status::routes::Routes;
+use crate::status::traffic::Traffic;
+use crate::status::{self, Source};
 use crate::systemd;
 use crate::upgrade::Offered;
 use crate::upgrade::predecessor::Predecessor;
 use crate::upgrade::successor::{Invocation, Successor};
 use crate::upstream::health;
-use crate::upstream::pool::{Pool, UnusableAddress};
+use crate::upstream::pool::Pool;
+use crate::upstream::retry_budget::RetryBudget;
+use crate::upstream::shard::{ShardPolicy, UnusableAddress};
 use crate::upstream::shard_process::Lifeline;
+use crate::upstream::shard_tls::{ShardTls, ShardTlsError};
 use crate::upstream::supervise::{SuperviseError, Supervised, Supervisor};
 
 mod application;
@@ -78,6 +87,9 @@ pub enum StartError {
     /// A shard's address cannot be used.
     #[error(transparent)]
     Shard(#[from] UnusableAddress),
+    /// TLS towards shards cannot be set up.
+    #[error(transparent)]
+    ShardTls(#[from] ShardTlsError),
     /// No shard can be supervised.
     #[error(transparent)]
     Supervise(#[from] SuperviseError),
@@ -90,6 +102,12 @@ pub enum StartError {
     /// The process that is to be replaced does not say what it has.
     #[error("cannot take over from the old process")]
     Inherit(#[source] io::Error),
+    /// The access log cannot be opened.
+    #[error(transparent)]
+    AccessLog(#[from] AccessLogError),
+    /// The system gives no thread.
+    #[error("cannot start a thread")]
+    Thread(#[source] io::Error),
     /// Signals cannot be received.
     #[error("cannot receive signals")]
     Signals(#[source] io::Error),
@@ -136,6 +154,7 @@ pub async fn run(
     let live = Live::prepare(config.clone())?.into_current();
     let mut registry = Registry::default();
     let metrics = Arc::new(Metrics::new(&mut registry));
+    let access_log = start_access_log(&config, &metrics, &clock)?;
     let supervisor = prepare_supervisor(&config)?;
     let pool = Arc::new(make_pool(&config, supervisor.as_deref(), &metrics)?);
     let inherited = predecessor.as_ref().map(Predecessor::inherit).transpose().map_err(StartError::Inherit)?;
@@ -143,9 +162,24 @@ pub async fn run(
     let listeners = Listeners::bind(&config, &mut binder)?;
     let control = bind_control(&config, &mut binder)?;
     let listening = listeners.describe(source.ca());
-    let proxy = make_proxy(&config, live.clone(), pool.clone(), metrics.clone(), seed, exports_spans)?;
-    let proxy = Arc::new(application(proxy));
-    let redirect = Arc::new(application(RedirectToHttps { port: public_https_port(&config, &listening) }));
+    let routes = Arc::new(Routes::new(Instant::now()));
+    let lag = LoopLag::default();
+    let parts = Parts {
+        live: live.clone(),
+        pool: pool.clone(),
+        retries: Arc::new(RetryBudget::new(config.upstream.retry_percent, config.upstream.retry_burst)),
+        overload: Arc::new(Shedding::new(lag.clone(), &metrics)),
+        metrics: metrics.clone(),
+        access_log: access_log.clone(),
+        routes: routes.clone(),
+        exports_spans,
+    };
+    let proxy_for = |role, seed| make_proxy(&config, &parts, role, seed).map(application);
+    let proxy = Arc::new(proxy_for(Role::Everything, seed)?);
+    let for_servers = Arc::new(proxy_for(Role::Federation, seed.wrapping_add(1))?);
+    let port = public_https_port(&config, &listening);
+    let redirect = RedirectToHttps { port, live: live.clone(), access_log: access_log.clone() };
+    let redirect = Arc::new(application(redirect));
     let acceptor = Arc::new(Acceptor::from_server_config(tls::server_config(certificates.clone())?));
     let hangup = signal(SignalKind::hangup()).map_err(StartError::Signals)?;
 
@@ -158,14 +192,14 @@ pub async fn run(
     let replaced = CancellationToken::new();
     let stop_background = CancellationToken::new();
     let background = TaskTracker::new();
-    let turn = tokio::sync::Mutex::default();
     let reloader = Arc::new(Reloader {
         file: config_file,
         started_with: config.clone(),
         live: live.clone(),
         source,
         certificates,
-        turn,
+        access_log: access_log.log.clone(),
+        turn: tokio::sync::Mutex::default(),
     });
     background.spawn(reloader.clone().on_hangup(hangup, stop_background.clone()));
     let supervised = start_shards(&config, &pool, supervisor, running, &metrics, &background, &stop_background);
@@ -179,29 +213,35 @@ pub async fn run(
     };
     let restart_within =
         RESTART_WITHIN + Duration::from_secs(config.supervise.as_ref().map_or(0, |own| own.stop_seconds));
-    let desk = Desk {
-        reloader,
-        pool: pool.clone(),
-        successor,
-        restart_within,
-        metrics: metrics.clone(),
+    let traffic = Arc::new(Traffic::default());
+    background.spawn(traffic.clone().watch(metrics.clone(), serving.clone()));
+    let source = Arc::new(Source {
+        clock: clock.clone(),
         started: Instant::now(),
-    };
-    let desk = Arc::new(desk);
+        live: live.clone(),
+        pool: pool.clone(),
+        supervised: successor.supervised.clone(),
+        metrics: metrics.clone(),
+        traffic,
+        routes,
+    });
+    let desk = Arc::new(Desk { reloader, source: source.clone(), successor, restart_within });
     if let Some(control) = control {
         background.spawn(control.serve(desk.clone(), serving.clone(), replaced.clone()));
     }
+    background.spawn(lag.measure(stop_background.clone()));
     let Listeners { https, federation, http, exposition } = listeners;
     if let Some(listener) = exposition {
         let healthy: exposition::Healthy = Arc::new(move || pool.shards().iter().any(|shard| shard.is_healthy()));
-        background.spawn(exposition::serve(listener, Arc::new(registry), healthy, serving.clone()));
+        let pages = status::page::pages(source);
+        background.spawn(exposition::serve_with(listener, Arc::new(registry), healthy, pages, serving.clone()));
     }
     let (say_stopping, stopping) = watch::channel(false);
     let shared = make_shared(&config.limits, clock, serving.clone(), stopping);
     let accepting = TaskTracker::new();
     let endpoint = |name| metrics.listener(name);
     accept_on(https, &proxy, Some(&acceptor), endpoint("https"), &shared, &accepting);
-    accept_on(federation, &proxy, Some(&acceptor), endpoint("federation"), &shared, &accepting);
+    accept_on(federation, &for_servers, Some(&acceptor), endpoint("federation"), &shared, &accepting);
     accept_on(http, &redirect, None, endpoint("http"), &shared, &accepting);
     accepting.close();
     announce(&listening);
@@ -221,11 +261,13 @@ pub async fn run(
         systemd::notify("STOPPING=1");
     }
     proxy.cleanup().await;
+    for_servers.cleanup().await;
     redirect.cleanup().await;
     finish(&shared, Duration::from_secs(live.load().config.limits.drain_seconds)).await;
     stop_background.cancel();
     background.close();
     background.wait().await;
+    access_log.log.close();
     info!("stopped");
     Ok(())
 }
@@ -271,11 +313,17 @@ fn prepare_supervisor(config: &EdgeConfig) -> Result<Option<Arc<Supervisor>>, Su
     config.supervise.as_ref().map(prepare).transpose()
 }
 
-fn make_pool(config: &EdgeConfig, supervisor: Option<&Supervisor>, metrics: &Metrics) -> Result<Pool, UnusableAddress> {
+fn make_pool(config: &EdgeConfig, supervisor: Option<&Supervisor>, metrics: &Metrics) -> Result<Pool, StartError> {
     let own = supervisor.map(Supervisor::addresses).unwrap_or_default();
     let addresses = own.iter().chain(&config.upstream.shards).cloned();
-    let connect_timeout = Duration::from_millis(config.upstream.connect_timeout_ms);
-    Pool::new(addresses, connect_timeout, |shard| metrics.shard_healthy(shard))
+    let upstream = &config.upstream;
+    let policy = ShardPolicy {
+        connect_timeout: Duration::from_millis(upstream.connect_timeout_ms),
+        slow_start: Duration::from_secs(upstream.slow_start_seconds),
+        failures: upstream.failures,
+        tls: upstream.tls.as_ref().map(ShardTls::new).transpose()?.map(Arc::new),
+    };
+    Ok(Pool::new(addresses, &policy, |shard| metrics.shard_healthy(shard))?)
 }
 
 /// Watches all shards and runs the supervised ones, beginning with those that are `running` already.
@@ -291,7 +339,7 @@ fn start_shards(
     let interval = Duration::from_millis(config.upstream.health_interval_ms);
     let mut supervised = Vec::new();
     for shard in pool.shards() {
-        tasks.spawn(health::watch(shard.clone(), interval, stop.clone()));
+        tasks.spawn(health::watch(pool.clone(), shard.clone(), interval, stop.clone()));
         if let Some(supervisor) = supervisor.as_ref().filter(|own| own.addresses().contains(shard.address())) {
             let name = shard.address().to_string();
             let (starts, taken_over) = (metrics.shard_starts(&name), running.remove(&name));
@@ -312,22 +360,41 @@ fn public_https_port(config: &EdgeConfig, listening: &Listening) -> u16 {
     }
 }
 
-fn make_proxy(
+fn start_access_log(
     config: &EdgeConfig,
+    metrics: &Metrics,
+    clock: &Arc<dyn Clock>,
+) -> Result<AccessRecorder, StartError> {
+    let destination = Destination::open(config.access_log.as_ref())?;
+    let log = AccessLog::start(destination, metrics.access_log_dropped.clone()).map_err(StartError::Thread)?;
+    Ok(AccessRecorder { log: Arc::new(log), clock: clock.clone() })
+}
+
+/// What the proxies of all listeners share.
+struct Parts {
     live: Current,
     pool: Arc<Pool>,
+    retries: Arc<RetryBudget>,
+    overload: Arc<Shedding>,
     metrics: Arc<Metrics>,
-    seed: u64,
+    access_log: AccessRecorder,
+    routes: Arc<Routes>,
     exports_spans: bool,
-) -> Result<Proxy, StartError> {
-    let secret: &Secret = &config.upstream.cluster_secret;
+}
+
+fn make_proxy(config: &EdgeConfig, parts: &Parts, role: Role, seed: u64) -> Result<Proxy, StartError> {
     Ok(Proxy {
-        live,
-        pool,
-        secret: ClusterSecret::new(secret).ok_or(StartError::ClusterSecret)?,
-        metrics,
+        role,
+        live: parts.live.clone(),
+        pool: parts.pool.clone(),
+        retries: parts.retries.clone(),
+        overload: parts.overload.clone(),
+        secret: ClusterSecret::new(&config.upstream.cluster_secret).ok_or(StartError::ClusterSecret)?,
+        metrics: parts.metrics.clone(),
+        access_log: parts.access_log.clone(),
+        routes: parts.routes.clone(),
         chance: Chance::seeded(seed),
-        exports_spans,
+        exports_spans: parts.exports_spans,
     })
 }
 

@@ -6,21 +6,35 @@ use gatehouse_shared::config::{Checker, ConfigError, load_checked};
 use gatehouse_shared::telemetry::{self, TelemetryConfig};
 use serde::{Deserialize, Serialize};
 
+mod access_log;
+mod admin;
+mod compression;
 mod control;
 mod limits;
 mod listen;
+mod overload;
+mod route;
+mod security_headers;
 mod server;
 mod supervise;
 mod tls;
 mod upstream;
+mod well_known;
 
+pub use access_log::{AccessLogConfig, AccessLogFormat, WrittenAddress};
+pub use admin::AdminConfig;
+pub use compression::CompressionConfig;
 pub use control::{ControlConfig, DEFAULT_SOCKET};
 pub use limits::LimitsConfig;
 pub use listen::ListenConfig;
+pub use overload::OverloadConfig;
+pub use route::{BackendAddr, RouteConfig};
+pub use security_headers::SecurityHeadersConfig;
 pub use server::ServerConfig;
 pub use supervise::SuperviseConfig;
 pub use tls::{CertificateFiles, DevelopmentCaConfig, TlsConfig};
-pub use upstream::UpstreamConfig;
+pub use upstream::{ShardTlsConfig, UpstreamConfig};
+pub use well_known::{ContactConfig, PolicyServerConfig, RtcFocusConfig, SupportConfig};
 
 /// Everything that `gatehouse run` reads.
 #[derive(Debug, Serialize, Deserialize)]
@@ -41,9 +55,27 @@ pub struct EdgeConfig {
     /// Limits on what comes from outside.
     #[serde(default)]
     pub limits: LimitsConfig,
+    /// Paths that are answered from a folder, sent elsewhere, or passed to another server.
+    #[serde(default, rename = "route", skip_serializing_if = "Vec::is_empty")]
+    pub routes: Vec<RouteConfig>,
+    /// From where the admin API may be reached.
+    #[serde(default)]
+    pub admin: AdminConfig,
+    /// What browsers are told beside the answer.
+    #[serde(default)]
+    pub security_headers: SecurityHeadersConfig,
+    /// Compression of JSON and text.
+    #[serde(default)]
+    pub compression: CompressionConfig,
+    /// When requests are told to come again later.
+    #[serde(default)]
+    pub overload: OverloadConfig,
     /// Where the operator's commands reach a running edge.
     #[serde(default)]
     pub control: ControlConfig,
+    /// One line for each request; left out: none is written.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub access_log: Option<AccessLogConfig>,
     /// Logs, traces and metrics.
     #[serde(default)]
     pub telemetry: TelemetryConfig,
@@ -72,7 +104,17 @@ fn check(config: &EdgeConfig, checker: &mut Checker<'_>) {
         supervise.check(checker);
     }
     config.limits.check(checker);
+    for (index, route) in config.routes.iter().enumerate() {
+        route.check(&format!("route[{index}]"), checker);
+    }
+    config.admin.check(checker);
+    config.security_headers.check(checker);
+    config.compression.check(checker);
+    config.overload.check(checker);
     config.control.check(checker);
+    if let Some(access_log) = &config.access_log {
+        access_log.check(checker);
+    }
     telemetry::check(&config.telemetry, checker);
 }
 

@@ -2,6 +2,9 @@
 
 use gatehouse_shared::config::Checker;
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use super::well_known::{PolicyServerConfig, RtcFocusConfig, SupportConfig, check_extra, is_web_url};
 
 use crate::server_name::ServerName;
 
@@ -17,6 +20,22 @@ pub struct ServerConfig {
     /// `HOST:PORT` for other servers, published in `/.well-known/matrix/server`. Left out: the document is not served.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub federation_address: Option<String>,
+    /// Base URL of an identity server, published in the client document. Left out: none is named.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub identity_server: Option<String>,
+    /// Where calls meet, published in the client document.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rtc_foci: Vec<RtcFocusConfig>,
+    /// Further keys of the client document, each with its namespace.
+    #[serde(default, skip_serializing_if = "Map::is_empty")]
+    pub client_extra: Map<String, Value>,
+    /// Whom users and other servers ask, published in `/.well-known/matrix/support`. Left out: it is not served.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub support: Option<SupportConfig>,
+    /// The key of the policy server of this name, published in `/.well-known/matrix/policy_server`. Left out: it is not
+    /// served.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub policy_server: Option<PolicyServerConfig>,
 }
 
 impl ServerConfig {
@@ -31,6 +50,21 @@ impl ServerConfig {
         }
         if self.federation_address.as_deref().is_some_and(|address| !is_server_name(address)) {
             checker.reject("server.federation_address", "is not HOST or HOST:PORT");
+        }
+        if self.identity_server.as_deref().is_some_and(|url| !is_web_url(url)) {
+            checker.reject("server.identity_server", "is not an https URL");
+        }
+        let adds_to_client =
+            self.identity_server.is_some() || !self.rtc_foci.is_empty() || !self.client_extra.is_empty();
+        if adds_to_client && self.base_url.is_none() {
+            checker.reject("server.base_url", "must be there when something else is published in the client document");
+        }
+        check_extra(&self.client_extra, checker);
+        if let Some(support) = &self.support {
+            support.check(checker);
+        }
+        if let Some(policy_server) = &self.policy_server {
+            policy_server.check(checker);
         }
     }
 }

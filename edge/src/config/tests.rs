@@ -1,4 +1,5 @@
 use gatehouse_shared::config::parse_checked;
+use serde::Serialize;
 
 use super::*;
 
@@ -40,11 +41,58 @@ fn the_example_shows_the_defaults() {
     let config = parse_checked::<EdgeConfig>(EXAMPLE, |_, _| {}).unwrap();
     let shown = serde_json::to_value(&config.limits).unwrap();
     assert_eq!(shown, serde_json::to_value(LimitsConfig::default()).unwrap());
+    shows_defaults(&config.admin);
+    shows_defaults(&config.security_headers);
+    shows_defaults(&config.compression);
+    shows_defaults(&config.overload);
+    // The first route leaves out what the others show.
+    let [folder, redirect, backend] = config.routes.as_slice() else { panic!("three routes are shown") };
+    assert_eq!((folder.status, folder.keep_path), (redirect.status, redirect.keep_path));
+    assert_eq!((&redirect.index, redirect.cache_seconds), (&folder.index, folder.cache_seconds));
+    assert_eq!(
+        (folder.connect_timeout_ms, folder.answer_seconds, folder.max_body_bytes),
+        (backend.connect_timeout_ms, backend.answer_seconds, backend.max_body_bytes)
+    );
     assert_eq!(config.upstream.health_interval_ms, upstream::health_interval_ms());
     assert_eq!(config.upstream.hold_seconds, upstream::hold_seconds());
     assert_eq!(config.upstream.connect_timeout_ms, upstream::connect_timeout_ms());
+    assert_eq!(config.upstream.slow_start_seconds, upstream::slow_start_seconds());
+    assert_eq!(config.upstream.failures, upstream::failures());
+    assert_eq!(config.upstream.retry_percent, upstream::retry_percent());
+    assert_eq!(config.upstream.retry_burst, upstream::retry_burst());
     assert_eq!(config.supervise.unwrap().stop_seconds, supervise::stop_seconds());
     assert_eq!(config.telemetry.log_filter, TelemetryConfig::default().log_filter);
+}
+
+fn shows_defaults<T: Default + Serialize>(shown: &T) {
+    assert_eq!(serde_json::to_value(shown).unwrap(), serde_json::to_value(T::default()).unwrap());
+}
+
+#[test]
+fn mistakes_in_routes_are_named() {
+    let text = "[server]\nname = \"a\"\n[listen]\nhttp = [\"127.0.0.1:0\"]\n[upstream]\n\
+                cluster_secret = \"0123456789abcdef0123456789abcdef\"\nshards = [\"127.0.0.1:1\"]\n\
+                [[route]]\npath = \"/\"\n\
+                [[route]]\npath = \"x\"\nhost = \"a:1\"\nredirect = \"nowhere\"\nstatus = 200\n\
+                set_response_headers = { Content-Length = \"1\" }\n\
+                [[route]]\npath = \"/s\"\nstatic = \"/nonexistent\"\nfallback = \"../x\"\n\
+                [admin]\nrefuse_with = 500\n[server.support]\n[server.policy_server]\ned25519 = \"short\"\n";
+    let mistakes = parse_checked::<EdgeConfig>(text, check).map(|_| ()).expect_err("all of it is wrong");
+    let keys: Vec<&str> = mistakes.iter().map(|mistake| mistake.key.as_str()).collect();
+    let expected = [
+        "route[0]",
+        "route[1].path",
+        "route[1].host",
+        "route[1].redirect",
+        "route[1].status",
+        "route[1].set_response_headers",
+        "route[2].static",
+        "route[2].fallback",
+        "admin.refuse_with",
+        "server.support",
+        "server.policy_server.ed25519",
+    ];
+    assert_eq!(keys, expected);
 }
 
 #[test]

@@ -8,14 +8,13 @@ use http::HeaderMap;
 use http::header::AUTHORIZATION;
 
 use super::routing_key::RoutingHash;
+use super::well_known::Document;
 
 /// Where a request goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Destination<'p> {
-    /// `/.well-known/matrix/client`.
-    ClientDocument,
-    /// `/.well-known/matrix/server`.
-    ServerDocument,
+    /// To a document of the edge's own.
+    Document(Document),
     /// To the shard that this chooses.
     Shard(Affinity<'p>),
     /// To nobody: 404.
@@ -40,11 +39,10 @@ pub(crate) fn route(path: &str) -> Destination<'_> {
     if let Some(rest) = path.strip_prefix("/_matrix/") {
         return Destination::Shard(affinity(rest));
     }
-    match path {
-        "/.well-known/matrix/client" => Destination::ClientDocument,
-        "/.well-known/matrix/server" => Destination::ServerDocument,
-        _ if path.starts_with("/_synapse/") => Destination::Shard(Affinity::User),
-        _ => Destination::Nowhere,
+    match Document::at(path) {
+        Some(document) => Destination::Document(document),
+        None if path.starts_with("/_synapse/") => Destination::Shard(Affinity::User),
+        None => Destination::Nowhere,
     }
 }
 
@@ -165,8 +163,14 @@ mod tests {
         {
             assert_eq!(route(path), Destination::Nowhere, "{path}");
         }
-        assert_eq!(route("/.well-known/matrix/client"), Destination::ClientDocument);
-        assert_eq!(route("/.well-known/matrix/server"), Destination::ServerDocument);
+        for (path, document) in [
+            ("/.well-known/matrix/client", Document::Client),
+            ("/.well-known/matrix/server", Document::Server),
+            ("/.well-known/matrix/support", Document::Support),
+            ("/.well-known/matrix/policy_server", Document::PolicyServer),
+        ] {
+            assert_eq!(route(path), Destination::Document(document));
+        }
     }
 
     #[test]

@@ -69,6 +69,29 @@ impl Vouched {
     }
 }
 
+/// What another server than a shard is told about a request, in the words that such servers know.
+#[derive(Debug)]
+pub(crate) struct Announced([(&'static str, HeaderValue); 5]);
+
+impl Announced {
+    /// `None` when one of the facts cannot be written in a header, which checked facts always can.
+    pub(crate) fn new(client: &str, facts: Facts<'_>) -> Option<Self> {
+        let value = |text: &str| HeaderValue::from_str(text).ok();
+        Some(Self([
+            ("x-forwarded-for", value(client)?),
+            ("x-forwarded-proto", HeaderValue::from_static(facts.scheme.as_str())),
+            ("x-forwarded-host", value(facts.host)?),
+            ("x-request-id", value(facts.request_id)?),
+            (TRACEPARENT, value(facts.traceparent)?),
+        ]))
+    }
+
+    /// Puts them on an attempt, in the place of anything that bears their names.
+    pub(crate) fn put_on(&self, request: &mut RequestHeader) -> Result<()> {
+        self.0.iter().try_for_each(|(name, value)| request.insert_header(*name, value.clone()))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use gatehouse_shared::config::Secret;

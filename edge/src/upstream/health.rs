@@ -10,7 +10,8 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_util::sync::CancellationToken;
 
-use super::pool::Shard;
+use super::pool::Pool;
+use super::shard::Shard;
 
 /// A shard that answers more slowly than this is busy, not dead.
 const PROBE_WITHIN: Duration = Duration::from_secs(2);
@@ -24,22 +25,24 @@ const LONGEST_RETRY: Duration = Duration::from_millis(250);
 enum Answer {
     Well,
     Slow,
+    /// It ends soon, and takes no more requests.
+    Draining,
     Refused(String),
 }
 
-/// Watches `shard` until `stop`.
-pub(crate) async fn watch(shard: Arc<Shard>, interval: Duration, stop: CancellationToken) {
+/// Watches `shard` of `pool` until `stop`.
+pub(crate) async fn watch(pool: Arc<Pool>, shard: Arc<Shard>, interval: Duration, stop: CancellationToken) {
     let mut slow = 0;
     let mut retry = FIRST_RETRY;
     loop {
-        let answer = match tokio::time::timeout(PROBE_WITHIN, ask(shard.address())).await {
+        let answer = match tokio::time::timeout(PROBE_WITHIN, ask(&shard)).await {
             Ok(Ok(answer)) => answer,
             Ok(Err(error)) => Answer::Refused(error.to_string()),
             Err(_) => Answer::Slow,
         };
         match answer {
             Answer::Well => {
-                shard.mark_healthy();
+                pool.welcome(&shard);
                 slow = 0;
             }
             Answer::Slow => {
@@ -48,6 +51,7 @@ pub(crate) async fn watch(shard: Arc<Shard>, interval: Duration, stop: Cancellat
                     shard.mark_unhealthy(&"it does not answer its health check");
                 }
             }
+            Answer::Draining => shard.mark_draining(),
             Answer::Refused(reason) => shard.mark_unhealthy(&reason),
         }
         let pause = if shard.is_healthy() {
@@ -65,9 +69,12 @@ pub(crate) async fn watch(shard: Arc<Shard>, interval: Duration, stop: Cancellat
     }
 }
 
-async fn ask(address: &ListenAddr) -> io::Result<Answer> {
-    match address {
-        ListenAddr::Tcp(address) => ask_over(TcpStream::connect(address).await?).await,
+async fn ask(shard: &Shard) -> io::Result<Answer> {
+    match shard.address() {
+        ListenAddr::Tcp(address) => match shard.tls() {
+            Some(tls) => ask_over(tls.connect(address).await?).await,
+            None => ask_over(TcpStream::connect(address).await?).await,
+        },
         ListenAddr::Unix(path) => ask_over(UnixStream::connect(path).await?).await,
     }
 }
@@ -77,10 +84,11 @@ async fn ask_over(mut stream: impl AsyncRead + AsyncWrite + Unpin) -> io::Result
     stream.write_all(request.as_bytes()).await?;
     let mut head = [0; "HTTP/1.1 200".len()];
     stream.read_exact(&mut head).await?;
-    if head.ends_with(b" 200") {
-        return Ok(Answer::Well);
-    }
-    Ok(Answer::Refused(format!("its health check answers {}", head.escape_ascii())))
+    Ok(match head.rsplit(|byte| *byte == b' ').next() {
+        Some(b"200") => Answer::Well,
+        Some(b"503") => Answer::Draining,
+        _ => Answer::Refused(format!("its health check answers {}", head.escape_ascii())),
+    })
 }
 
 #[cfg(test)]
@@ -100,9 +108,10 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn only_200_is_well() {
+    async fn only_200_is_well_and_503_says_that_it_ends() {
         assert_eq!(answer_to(b"HTTP/1.1 200 OK\r\n\r\n").await, Answer::Well);
-        assert!(matches!(answer_to(b"HTTP/1.1 503 Draining\r\n\r\n").await, Answer::Refused(_)));
+        assert_eq!(answer_to(b"HTTP/1.1 503 Draining\r\n\r\n").await, Answer::Draining);
+        assert!(matches!(answer_to(b"HTTP/1.1 500 Oh\r\n\r\n").await, Answer::Refused(_)));
         assert!(matches!(answer_to(b"SSH-2.0-OpenSSH\r\n").await, Answer::Refused(_)));
     }
 }

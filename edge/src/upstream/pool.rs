@@ -1,224 +1,46 @@
 //! Chooses a shard for a key by rendezvous hashing over the healthy ones.
 
-use std::fmt;
-use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use gatehouse_shared::net::ListenAddr;
-use pingora_core::upstreams::peer::HttpPeer;
 use prometheus_client::metrics::gauge::Gauge;
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 use tokio::time::Instant;
-use tracing::{info, warn};
 
-/// An idle connection to a shard is kept this long.
-const IDLE: Duration = Duration::from_secs(60);
-
-/// One shard and whether it takes requests.
-pub(crate) struct Shard {
-    address: ListenAddr,
-    name: String,
-    seed: u64,
-    peer: HttpPeer,
-    /// Which of the connections in Pingora's pool may be used: those of an earlier generation belong to a dead process.
-    generation: AtomicU64,
-    healthy: AtomicBool,
-    /// Healthy or not, it gets no new requests: it is about to be stopped.
-    draining: AtomicBool,
-    /// Requests that it has and has not answered.
-    in_flight: watch::Sender<usize>,
-    gauge: Gauge,
-    /// Asks for a health check now rather than at the next turn.
-    doubt: Notify,
-    changed: watch::Sender<u64>,
-}
-
-impl fmt::Debug for Shard {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Shard").field("name", &self.name).field("healthy", &self.is_healthy()).finish_non_exhaustive()
-    }
-}
-
-/// The address of a shard cannot be connected to: its path is too long for a socket or not text.
-#[derive(Debug, thiserror::Error)]
-#[error("{0} cannot be connected to: the path is too long or not UTF-8")]
-pub struct UnusableAddress(ListenAddr);
-
-impl Shard {
-    fn new(
-        address: ListenAddr,
-        connect_timeout: Duration,
-        gauge: impl FnOnce(&str) -> Gauge,
-        changed: watch::Sender<u64>,
-    ) -> Result<Self, UnusableAddress> {
-        let mut peer = match &address {
-            ListenAddr::Tcp(address) => HttpPeer::new(address, false, String::new()),
-            ListenAddr::Unix(path) => path_peer(path).ok_or_else(|| UnusableAddress(address.clone()))?,
-        };
-        peer.options.connection_timeout = Some(connect_timeout);
-        peer.options.idle_timeout = Some(IDLE);
-        // No read timeout: a long poll may take as long as it likes, and a shard that dies closes its connections.
-        let name = address.to_string();
-        let gauge = gauge(&name);
-        let seed = spread(name.bytes().fold(0, |seed, byte| spread(seed ^ u64::from(byte))));
-        let (healthy, draining) = (AtomicBool::new(false), AtomicBool::new(false));
-        let (generation, in_flight, doubt) = (AtomicU64::new(0), watch::Sender::new(0), Notify::new());
-        Ok(Self { address, name, seed, peer, generation, healthy, draining, in_flight, gauge, doubt, changed })
-    }
-
-    pub(crate) fn address(&self) -> &ListenAddr {
-        &self.address
-    }
-
-    pub(crate) fn peer(&self) -> HttpPeer {
-        let mut peer = self.peer.clone();
-        peer.group_key = self.generation.load(Ordering::Acquire);
-        peer
-    }
-
-    /// Lets no idle connection be used again. When one of them turns out to be dead, the others are as well.
-    pub(crate) fn forget_connections(&self) {
-        self.generation.fetch_add(1, Ordering::AcqRel);
-    }
-
-    /// Whether `peer` is how this shard is reached.
-    fn is_reached_by(&self, peer: &HttpPeer) -> bool {
-        self.peer._address == peer._address
-    }
-
-    pub(crate) fn is_healthy(&self) -> bool {
-        self.healthy.load(Ordering::Acquire) && !self.draining.load(Ordering::SeqCst)
-    }
-
-    /// Counts a request that is sent to this shard, until what this answers is dropped. `None` when the shard is drained:
-    /// counted before it is asked, so that whoever drains sees the request or the request sees that.
-    fn enter(self: &Arc<Self>) -> Option<Passage> {
-        self.in_flight.send_modify(|count| *count += 1);
-        let passage = Passage(self.clone());
-        (!self.draining.load(Ordering::SeqCst)).then_some(passage)
-    }
-
-    /// How many requests it has and has not answered.
-    pub(crate) fn in_flight(&self) -> usize {
-        *self.in_flight.borrow()
-    }
-
-    /// Takes no new requests from now on, whatever its health check says.
-    pub(crate) fn begin_draining(&self) {
-        self.draining.store(true, Ordering::SeqCst);
-        self.mark_unhealthy(&"it is drained");
-    }
-
-    /// May take requests again as soon as its health check says so.
-    pub(crate) fn end_draining(&self) {
-        self.draining.store(false, Ordering::SeqCst);
-        self.check_now();
-    }
-
-    /// Resolves once it has answered everything.
-    pub(crate) async fn drained(&self) {
-        // The sender lives in `self`, so this cannot fail.
-        let _ = self.in_flight.subscribe().wait_for(|count| *count == 0).await;
-    }
-
-    /// Resolves once it takes requests.
-    pub(crate) async fn becomes_healthy(&self) {
-        let mut changed = self.changed.subscribe();
-        while !self.is_healthy() && changed.changed().await.is_ok() {}
-    }
-
-    /// The shard takes requests, unless it is drained.
-    pub(crate) fn mark_healthy(&self) {
-        if self.draining.load(Ordering::SeqCst) {
-            return;
-        }
-        if !self.healthy.swap(true, Ordering::AcqRel) {
-            info!(shard = %self.name, "the shard takes requests");
-            self.note_change(1);
-        }
-    }
-
-    /// The shard takes no requests, and why.
-    pub(crate) fn mark_unhealthy(&self, reason: &dyn fmt::Display) {
-        if self.healthy.swap(false, Ordering::AcqRel) {
-            warn!(shard = %self.name, %reason, "the shard takes no requests");
-            self.forget_connections();
-            self.note_change(0);
-        }
-    }
-
-    fn note_change(&self, gauge: i64) {
-        self.gauge.set(gauge);
-        self.changed.send_modify(|changes| *changes = changes.wrapping_add(1));
-        self.doubt.notify_one();
-    }
-
-    /// Something made this shard doubtful, or promises that it may be well again: check it now.
-    pub(crate) fn check_now(&self) {
-        self.doubt.notify_one();
-    }
-
-    /// Resolves when a check is asked for.
-    pub(crate) async fn doubted(&self) {
-        self.doubt.notified().await;
-    }
-}
-
-/// One request on its way to a shard, or in it.
-#[derive(Debug)]
-pub(crate) struct Passage(Arc<Shard>);
-
-impl Passage {
-    /// The way to the shard.
-    pub(crate) fn peer(&self) -> HttpPeer {
-        self.0.peer()
-    }
-}
-
-impl Drop for Passage {
-    fn drop(&mut self) {
-        self.0.in_flight.send_modify(|count| *count -= 1);
-    }
-}
-
-fn path_peer(path: &Path) -> Option<HttpPeer> {
-    HttpPeer::new_uds(path.to_str()?, false, String::new()).ok()
-}
+use super::shard::{Pace, Passage, Shard, ShardPolicy, UnusableAddress, spread};
 
 /// All shards.
 #[derive(Debug)]
 pub(crate) struct Pool {
     shards: Vec<Arc<Shard>>,
     changed: watch::Sender<u64>,
+    /// Requests that wait for a shard.
+    waiting: AtomicUsize,
 }
 
 impl Pool {
     pub(crate) fn new(
         addresses: impl IntoIterator<Item = ListenAddr>,
-        connect_timeout: Duration,
+        policy: &ShardPolicy,
         gauge: impl Fn(&str) -> Gauge,
     ) -> Result<Self, UnusableAddress> {
         let changed = watch::Sender::new(0);
-        let shard = |address| Shard::new(address, connect_timeout, &gauge, changed.clone()).map(Arc::new);
+        let shard = |address| Shard::new(address, policy.clone(), &gauge, changed.clone()).map(Arc::new);
         let shards = addresses.into_iter().map(shard).collect::<Result<_, _>>()?;
-        Ok(Self { shards, changed })
+        Ok(Self { shards, changed, waiting: AtomicUsize::new(0) })
     }
 
     pub(crate) fn shards(&self) -> &[Arc<Shard>] {
         &self.shards
     }
 
-    /// The shard that `peer` is the way to.
-    pub(crate) fn reached_by(&self, peer: &HttpPeer) -> Option<&Arc<Shard>> {
-        self.shards.iter().find(|shard| shard.is_reached_by(peer))
-    }
-
-    /// The healthy shard that serves `key`, if there is one.
+    /// The healthy shard that serves `key`, if there is one. A shard that is restrained (it just came back, or fails its
+    /// requests) is asked only for the keys that it takes, unless no other shard is left.
     pub(crate) fn find(&self, key: u64) -> Option<&Arc<Shard>> {
-        let healthy = self.shards.iter().filter(|shard| shard.is_healthy());
-        healthy.max_by_key(|shard| spread(key ^ shard.seed))
+        let healthy = || self.shards.iter().filter(|shard| shard.is_healthy());
+        let score = |shard: &&Arc<Shard>| spread(key ^ shard.seed);
+        healthy().filter(|shard| shard.takes(key)).max_by_key(score).or_else(|| healthy().max_by_key(score))
     }
 
     /// Sends a request to the healthy shard that serves `key`, if there is one.
@@ -230,6 +52,7 @@ impl Pool {
     /// Like [`Self::enter`], but waits until `deadline` for a shard to become healthy.
     pub(crate) async fn wait_for(&self, key: u64, deadline: Instant) -> Option<Passage> {
         let mut changed = self.changed.subscribe();
+        let _waiting = Waiting::new(&self.waiting);
         loop {
             if let Some(passage) = self.enter(key) {
                 return Some(passage);
@@ -238,22 +61,72 @@ impl Pool {
             tokio::time::timeout_at(deadline, changed.changed()).await.ok()?.ok()?;
         }
     }
+
+    /// How many requests wait for a shard now.
+    pub(crate) fn waiting(&self) -> usize {
+        self.waiting.load(Ordering::Relaxed)
+    }
+
+    /// The shard takes requests: little by little when another one has been there for a while, whose caches are warm, and
+    /// at once when all of them are new.
+    pub(crate) fn welcome(&self, shard: &Shard) {
+        let now = Instant::now();
+        let beside_settled = self.shards.iter().any(|other| other.is_settled(now));
+        shard.mark_healthy(if beside_settled { Pace::Gradual } else { Pace::AtOnce });
+    }
+
+    /// A request failed on a shard. After too many in a row its keys go elsewhere, as long as there is an elsewhere.
+    pub(crate) fn note_failure(&self, shard: &Arc<Shard>) {
+        let key = shard.seed;
+        if !shard.note_failure() {
+            return;
+        }
+        let others = self.shards.iter().filter(|other| !Arc::ptr_eq(other, shard));
+        if others.into_iter().any(|other| other.is_healthy() && other.takes(key)) {
+            shard.leave_out();
+        }
+    }
 }
 
-/// A bijection in which every bit of the input reaches every bit of the output (the finalizer of SplitMix64).
-fn spread(mut bits: u64) -> u64 {
-    bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    bits ^ (bits >> 31)
+/// Counts one waiting request; it may be dropped at any time.
+struct Waiting<'p>(&'p AtomicUsize);
+
+impl<'p> Waiting<'p> {
+    fn new(waiting: &'p AtomicUsize) -> Self {
+        waiting.fetch_add(1, Ordering::Relaxed);
+        Self(waiting)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     fn pool(shards: usize) -> Pool {
         let addresses = (0..shards).map(|shard| ListenAddr::Unix(format!("/run/shard-{shard}.sock").into()));
-        Pool::new(addresses, Duration::from_secs(1), |_| Gauge::default()).unwrap()
+        let policy = ShardPolicy {
+            connect_timeout: Duration::from_secs(1),
+            slow_start: Duration::from_secs(10),
+            failures: 3,
+            tls: None,
+        };
+        Pool::new(addresses, &policy, |_| Gauge::default()).unwrap()
+    }
+
+    fn homes(pool: &Pool) -> Vec<String> {
+        keys().map(|key| pool.find(key).unwrap().name.clone()).collect()
+    }
+
+    fn share_of(pool: &Pool, shard: &Shard) -> usize {
+        homes(pool).iter().filter(|home| **home == shard.name).count()
     }
 
     fn keys() -> impl Iterator<Item = u64> {
@@ -263,7 +136,7 @@ mod tests {
     #[test]
     fn only_the_keys_of_a_dead_shard_move() {
         let pool = pool(5);
-        pool.shards().iter().for_each(|shard| shard.mark_healthy());
+        pool.shards().iter().for_each(|shard| shard.mark_healthy(Pace::AtOnce));
         let before: Vec<String> = keys().map(|key| pool.find(key).unwrap().name.clone()).collect();
         let dead = pool.shards()[2].clone();
         dead.mark_unhealthy(&"killed");
@@ -278,7 +151,7 @@ mod tests {
             }
         }
         assert!((1_700..2_300).contains(&moved), "{moved} of 10,000 keys were on one shard of five");
-        dead.mark_healthy();
+        dead.mark_healthy(Pace::AtOnce);
         assert!(keys().zip(&before).all(|(key, was)| pool.find(key).unwrap().name == *was));
     }
 
@@ -286,16 +159,16 @@ mod tests {
     async fn a_drained_shard_keeps_its_requests_and_takes_no_more() {
         let pool = pool(1);
         let shard = &pool.shards()[0];
-        shard.mark_healthy();
+        pool.welcome(shard);
         let passage = pool.enter(1).unwrap();
         shard.begin_draining();
-        shard.mark_healthy();
+        pool.welcome(shard);
         assert!(pool.enter(1).is_none() && shard.enter().is_none());
         assert_eq!(shard.in_flight(), 1);
         drop(passage);
         shard.drained().await;
         shard.end_draining();
-        shard.mark_healthy();
+        pool.welcome(shard);
         assert!(pool.enter(1).is_some());
     }
 
@@ -310,9 +183,11 @@ mod tests {
         let waiting = pool.clone();
         let deadline = Instant::now() + Duration::from_secs(5);
         let waiter =
-            tokio::spawn(async move { waiting.wait_for(7, deadline).await.map(|passage| passage.0.name.clone()) });
+            tokio::spawn(
+                async move { waiting.wait_for(7, deadline).await.map(|passage| passage.shard().name.clone()) },
+            );
         tokio::task::yield_now().await;
-        pool.shards()[1].mark_healthy();
+        pool.shards()[1].mark_healthy(Pace::AtOnce);
         assert_eq!(waiter.await.unwrap().unwrap(), pool.shards()[1].name);
     }
 
@@ -321,5 +196,70 @@ mod tests {
         let start = Instant::now();
         assert!(pool(2).wait_for(7, start + Duration::from_secs(5)).await.is_none());
         assert_eq!(start.elapsed(), Duration::from_secs(5));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_shard_that_comes_back_takes_its_keys_little_by_little_and_no_others() {
+        let pool = pool(4);
+        pool.shards().iter().for_each(|shard| pool.welcome(shard));
+        let before = homes(&pool);
+        tokio::time::advance(Duration::from_secs(60)).await;
+        let back = pool.shards()[1].clone();
+        let whole = share_of(&pool, &back);
+        back.mark_unhealthy(&"restarted");
+        pool.welcome(&back);
+        let mut had = Vec::new();
+        for seconds in 0..10 {
+            let now = homes(&pool);
+            let has: Vec<usize> = (0..now.len()).filter(|key| now[*key] == back.name).collect();
+            let expected = whole * seconds.max(1) / 10;
+            assert!(has.len().abs_diff(expected) < whole / 12, "{} instead of {expected} after {seconds} s", has.len());
+            assert!(had.iter().all(|key| has.contains(key)), "a key went back");
+            assert!(has.iter().all(|key| before[*key] == back.name), "a key of another shard moved");
+            had = has;
+            tokio::time::advance(Duration::from_secs(1)).await;
+        }
+        assert_eq!(homes(&pool), before);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn shards_that_start_together_or_alone_take_everything_at_once() {
+        let pool = pool(2);
+        pool.welcome(&pool.shards()[0]);
+        tokio::time::advance(Duration::from_secs(1)).await;
+        pool.welcome(&pool.shards()[1]);
+        assert!(share_of(&pool, &pool.shards()[1]) > 4_000);
+        pool.shards().iter().for_each(|shard| shard.mark_unhealthy(&"killed"));
+        pool.welcome(&pool.shards()[1]);
+        assert_eq!(share_of(&pool, &pool.shards()[1]), 10_000);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_shard_that_fails_its_requests_is_left_out_for_a_while_unless_it_is_the_last() {
+        let pool = pool(2);
+        pool.shards().iter().for_each(|shard| pool.welcome(shard));
+        let (failing, other) = (&pool.shards()[0], &pool.shards()[1]);
+        pool.note_failure(failing);
+        pool.note_failure(failing);
+        failing.note_success();
+        pool.note_failure(failing);
+        pool.note_failure(failing);
+        assert!(share_of(&pool, failing) > 4_000, "not three in a row");
+        pool.note_failure(failing);
+        assert_eq!(share_of(&pool, failing), 0);
+        for _ in 0..10 {
+            pool.note_failure(other);
+        }
+        assert_eq!(share_of(&pool, other), 10_000, "the last one stays");
+        tokio::time::advance(Duration::from_secs(6)).await;
+        assert!(share_of(&pool, failing) > 4_000);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_draining_shard_takes_no_more_keys() {
+        let pool = pool(2);
+        pool.shards().iter().for_each(|shard| pool.welcome(shard));
+        pool.shards()[0].mark_draining();
+        assert_eq!(share_of(&pool, &pool.shards()[0]), 0);
     }
 }

@@ -20,7 +20,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use super::pool::Shard;
+use super::shard::Shard;
 use super::shard_process::{self, Lifeline, ShardProcess};
 use crate::config::SuperviseConfig;
 

@@ -43,6 +43,13 @@ impl Answer {
         self.headers.get(name).unwrap_or_else(|| panic!("no {name} in {:?}", self.headers)).to_str().unwrap()
     }
 
+    /// Asserts a refusal that no other page may read.
+    #[track_caller]
+    pub(crate) fn assert_status_without_cors(&self, status: u16) {
+        assert_eq!(self.status.as_u16(), status, "{self:?}");
+        assert!(!self.headers.contains_key("access-control-allow-origin"), "{self:?}");
+    }
+
     /// Asserts a Matrix error that a browser may read.
     #[track_caller]
     pub(crate) fn assert_error(&self, status: u16, errcode: &str) {

@@ -3,7 +3,7 @@
 use http::StatusCode;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::edge::{Edge, patiently};
+use crate::edge::{Edge, Options, patiently};
 
 #[tokio::test]
 async fn the_well_known_documents_are_served_for_browsers_too() {
@@ -19,6 +19,47 @@ async fn the_well_known_documents_are_served_for_browsers_too() {
     }
     assert!(edge.ask("HEAD", "/.well-known/matrix/client").await.body.is_empty());
     edge.ask("PUT", "/.well-known/matrix/client").await.assert_error(405, "M_UNRECOGNIZED");
+}
+
+#[tokio::test]
+async fn the_further_documents_say_what_is_configured() {
+    let edge = Edge::start().await;
+    for target in ["/.well-known/matrix/support", "/.well-known/matrix/policy_server", "/.well-known/matrix/other"] {
+        assert_eq!(edge.ask("GET", target).await.status, StatusCode::NOT_FOUND, "{target}");
+    }
+    let key = "6yhHGKhCiXTSEN2ksjV7kX/N6rBQZ3Xb+M7LlC6NS+s";
+    let sections = format!(
+        "[[server.rtc_foci]]\ntype = \"livekit\"\nlivekit_service_url = \"https://rtc.localhost\"\n\
+         [server.client_extra.\"org.example.theme\"]\ndark = true\n\
+         [server.support]\nsupport_page = \"https://localhost/help\"\n\
+         [[server.support.contacts]]\nrole = \"m.role.security\"\nmatrix_id = \"@admin:example.net\"\n\
+         [server.policy_server]\ned25519 = \"{key}\"\n"
+    );
+    let edge = Edge::with(Options { shards: 1, sections: &sections, ..Options::default() }).await;
+    for (target, document) in [
+        (
+            "client",
+            serde_json::json!({
+                "m.homeserver": { "base_url": "https://matrix.localhost:8443" },
+                "org.matrix.msc4143.rtc_foci": [{ "type": "livekit", "livekit_service_url": "https://rtc.localhost" }],
+                "org.example.theme": { "dark": true },
+            }),
+        ),
+        (
+            "support",
+            serde_json::json!({
+                "support_page": "https://localhost/help",
+                "contacts": [{ "role": "m.role.security", "matrix_id": "@admin:example.net" }],
+            }),
+        ),
+        ("policy_server", serde_json::json!({ "public_keys": { "ed25519": key } })),
+    ] {
+        let answer = edge.ask("GET", &format!("/.well-known/matrix/{target}")).await;
+        assert_eq!(answer.json(), document);
+        assert_eq!(answer.header("access-control-allow-origin"), "*");
+        assert_eq!(answer.header("content-type"), "application/json");
+        assert_eq!(answer.header("cache-control"), "public, max-age=3600");
+    }
 }
 
 #[tokio::test]

@@ -164,7 +164,7 @@ impl Shard {
 }
 
 /// Switches protocols and echoes bytes from then on.
-fn upgrade(mut request: Request<Incoming>) -> Response<Full<Bytes>> {
+pub(crate) fn upgrade(mut request: Request<Incoming>) -> Response<Full<Bytes>> {
     let upgraded = hyper::upgrade::on(&mut request);
     tokio::spawn(async move {
         let stream = TokioIo::new(upgraded.await.unwrap());

@@ -4,10 +4,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// `listener → admission → routing → upstream`: these never use each other, nor what puts them together.
-const ROOMS: [(&str, &[&str]); 5] = [
+const ROOMS: [(&str, &[&str]); 6] = [
     ("listener", &["config", "header_deadline", "metrics"]),
     ("admission", &[]),
     ("routing", &[]),
+    // Files and what is done to bodies; what a client takes is decided in `routing`.
+    ("content", &["routing"]),
     ("upstream", &["config"]),
     // Asks from outside, like a stranger: what the edge does inside is nothing to it.
     ("doctor", &["config", "server_name"]),

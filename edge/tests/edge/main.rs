@@ -1,5 +1,8 @@
 //! The edge as a process, between real clients over TLS and real shards over Unix sockets.
 
+mod access_log;
+mod admin;
+mod backend;
 mod bodies;
 mod client;
 mod commands;
@@ -16,6 +19,9 @@ mod nonsense;
 mod paths;
 mod reload;
 mod retries;
+mod routes;
+mod static_files;
+mod status;
 mod supervision;
 mod telemetry;
 mod tls;

@@ -1,0 +1,179 @@
+//! Which answers are compressed on their way to the client, and how.
+//!
+//! Pingora's encoders do the work. Its module that drives them does not know weights in `Accept-Encoding`, nor a smallest
+//! size, and would touch every answer. Only answers that announce their length are compressed: those are complete when they
+//! begin, so nothing that trickles (a stream of events) is ever held back by an encoder.
+
+use bytes::Bytes;
+use http::header::{
+    ACCEPT_ENCODING, ACCEPT_RANGES, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG,
+    TRANSFER_ENCODING, VARY,
+};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Version};
+use pingora_core::protocols::http::compression::{Algorithm, Encode};
+use pingora_error::Result;
+use pingora_http::{RequestHeader, ResponseHeader};
+
+use super::media_type::is_compressible;
+use crate::routing::accept::{Coding, acceptable};
+
+/// What is compressed, and how hard.
+#[derive(Debug, Clone)]
+pub(crate) struct Compression {
+    /// With their levels, best first.
+    codings: Vec<(Coding, u32)>,
+    min_bytes: u64,
+}
+
+/// The encoder of one answer.
+pub(crate) struct Encoder(Box<dyn Encode + Send + Sync>);
+
+impl std::fmt::Debug for Encoder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Encoder")
+    }
+}
+
+impl Compression {
+    /// `level` is 0 for a coding that is not used.
+    pub(crate) fn new(level: impl Fn(Coding) -> u32, min_bytes: u64) -> Self {
+        let codings = Coding::ALL.map(|coding| (coding, level(coding)));
+        Self { codings: codings.into_iter().filter(|(_, level)| *level > 0).collect(), min_bytes }
+    }
+
+    /// Decides about an answer, and makes its header that of the compressed answer. `None` leaves the body as it is.
+    pub(crate) fn begin(&self, request: &RequestHeader, response: &mut ResponseHeader) -> Result<Option<Encoder>> {
+        if self.codings.is_empty() || !self.is_worth_it(response) {
+            return Ok(None);
+        }
+        vary_by_encoding(response)?;
+        if request.method == Method::HEAD {
+            return Ok(None);
+        }
+        let accept = request.headers.get(ACCEPT_ENCODING).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
+        let offered: Vec<Coding> = self.codings.iter().map(|(coding, _)| *coding).collect();
+        let Some(coding) = acceptable(accept, &offered).first().copied() else { return Ok(None) };
+        let level = self.codings.iter().find(|(other, _)| *other == coding).map_or(0, |(_, level)| *level);
+        let Some(encoder) = algorithm(coding).compressor(level) else { return Ok(None) };
+        response.remove_header(&CONTENT_LENGTH);
+        response.remove_header(&ACCEPT_RANGES);
+        response.insert_header(CONTENT_ENCODING, coding.as_str())?;
+        if request.version != Version::HTTP_2 {
+            response.insert_header(TRANSFER_ENCODING, "chunked")?;
+        }
+        weaken_etag(response)?;
+        Ok(Some(Encoder(encoder)))
+    }
+
+    fn is_worth_it(&self, response: &ResponseHeader) -> bool {
+        let headers = &response.headers;
+        let whole = response.status.is_success()
+            && !matches!(response.status, StatusCode::NO_CONTENT | StatusCode::PARTIAL_CONTENT)
+            && !headers.contains_key(CONTENT_RANGE);
+        let may_change =
+            !text(headers, CACHE_CONTROL).contains("no-transform") && !headers.contains_key(CONTENT_ENCODING);
+        let length = text(headers, CONTENT_LENGTH).parse::<u64>();
+        whole
+            && may_change
+            && length.is_ok_and(|length| length >= self.min_bytes)
+            && is_compressible(text(headers, CONTENT_TYPE))
+    }
+}
+
+impl Encoder {
+    /// Replaces a piece of the body by its compressed form, which may still be nothing.
+    pub(crate) fn encode(&mut self, body: &mut Option<Bytes>, ends: bool) -> Result<()> {
+        let piece = body.take().unwrap_or_default();
+        if piece.is_empty() && !ends {
+            return Ok(());
+        }
+        let encoded = self.0.encode(&piece, ends)?;
+        *body = Some(encoded).filter(|encoded| !encoded.is_empty());
+        Ok(())
+    }
+}
+
+fn algorithm(coding: Coding) -> Algorithm {
+    match coding {
+        Coding::Zstd => Algorithm::Zstd,
+        Coding::Brotli => Algorithm::Brotli,
+        Coding::Gzip => Algorithm::Gzip,
+    }
+}
+
+fn text(headers: &HeaderMap, name: http::HeaderName) -> &str {
+    headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
+}
+
+/// Says so to caches, beside what the answer says already.
+fn vary_by_encoding(response: &mut ResponseHeader) -> Result<()> {
+    let says = |value: &HeaderValue| {
+        let value = value.to_str().unwrap_or_default();
+        value.split(',').any(|name| matches!(name.trim(), "*") || name.trim().eq_ignore_ascii_case("accept-encoding"))
+    };
+    if response.headers.get_all(VARY).iter().any(says) {
+        return Ok(());
+    }
+    response.append_header(VARY, "accept-encoding").map(|_| ())
+}
+
+/// The bytes are no longer those that a strong tag vouches for (RFC 9110, section 8.8.1).
+fn weaken_etag(response: &mut ResponseHeader) -> Result<()> {
+    let Some(tag) = response.headers.get(ETAG).filter(|tag| !tag.as_bytes().starts_with(b"W/")) else { return Ok(()) };
+    match HeaderValue::from_bytes(&[b"W/", tag.as_bytes()].concat()) {
+        Ok(weak) => response.insert_header(ETAG, weak),
+        Err(_) => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn begin(accept: &str, headers: &[(&'static str, &str)]) -> (bool, ResponseHeader) {
+        let compression = Compression::new(|_| 1, 1_000);
+        let mut request = RequestHeader::build("GET", b"/", None).unwrap();
+        request.insert_header(ACCEPT_ENCODING, accept).unwrap();
+        let mut response = ResponseHeader::build(200, None).unwrap();
+        for (name, value) in headers {
+            response.insert_header(*name, *value).unwrap();
+        }
+        let encoder = compression.begin(&request, &mut response).unwrap();
+        (encoder.is_some(), response)
+    }
+
+    const JSON: (&str, &str) = ("content-type", "application/json");
+    const LONG: (&str, &str) = ("content-length", "1000");
+
+    #[test]
+    fn a_long_json_answer_is_compressed_for_who_asks() {
+        let (compressed, response) =
+            begin("br, zstd;q=0.9", &[JSON, LONG, ("etag", "\"x\""), ("accept-ranges", "bytes")]);
+        assert!(compressed);
+        let header = |name| response.headers.get(name).map(|value: &HeaderValue| value.to_str().unwrap());
+        assert_eq!(header("content-encoding"), Some("br"));
+        assert_eq!(header("etag"), Some("W/\"x\""));
+        assert_eq!(header("vary"), Some("accept-encoding"));
+        assert_eq!((header("content-length"), header("accept-ranges")), (None, None));
+        assert_eq!(header("transfer-encoding"), Some("chunked"));
+    }
+
+    #[test]
+    fn what_must_stay_as_it_is_does() {
+        for headers in [
+            vec![JSON],
+            vec![JSON, ("content-length", "999")],
+            vec![LONG, ("content-type", "image/png")],
+            vec![LONG, ("content-type", "text/event-stream")],
+            vec![JSON, LONG, ("content-encoding", "gzip")],
+            vec![JSON, LONG, ("cache-control", "no-transform")],
+            vec![JSON, LONG, ("content-range", "bytes 0-1/2")],
+        ] {
+            let (compressed, response) = begin("gzip", &headers);
+            assert!(!compressed, "{headers:?}");
+            assert!(!response.headers.contains_key("vary"), "{headers:?}");
+        }
+        let (compressed, response) = begin("identity", &[JSON, LONG]);
+        assert!(!compressed && response.headers.contains_key("vary"), "another client gets another answer");
+    }
+}

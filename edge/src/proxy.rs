@@ -22,7 +22,7 @@ use crate::access_log::{AccessRecorder, Answered};
 use crate::admission::forwarded_for;
 use crate::admission::framing;
 use crate::admission::request_class::RequestClass;
-use crate::admission::request_shape::{self, Misshapen};
+use crate::admission::request_shape;
 use crate::bans::Bans;
 use crate::chance::Chance;
 use crate::config::policy::Feed;
@@ -401,9 +401,6 @@ impl Proxy {
         let most_fields = live.rules.connections.max_header_fields;
         let shape = request_shape::check(request.raw_path(), host.as_deref(), &request.headers, most_fields);
         if let Err(misshapen) = shape {
-            if misshapen == Misshapen::Framing {
-                self.bans.found(Feed::Smuggling, exchange.client);
-            }
             return Ok(Next::Reply(refusal::misshapen(misshapen)));
         }
         if !is_clear {
@@ -554,12 +551,15 @@ enum Next {
     Forward,
 }
 
-/// Whether every reader of the request sees the same end of it.
+/// Whether every reader of the request sees the same target and the same end of it.
 fn is_clear(session: &Session) -> bool {
     let request = session.req_header();
-    let coded = request.headers.contains_key(TRANSFER_ENCODING);
-    let raw = session.as_http1().filter(|_| coded).map(|http1| http1.get_headers_raw_bytes());
-    framing::is_clear(request.version, &request.headers) && !raw.is_some_and(|raw| framing::names_a_length(&raw))
+    if !framing::is_clear(request.version, &request.headers) {
+        return false;
+    }
+    let Some(raw) = session.as_http1().map(|http1| http1.get_headers_raw_bytes()) else { return true };
+    framing::has_clear_target(&raw)
+        && !(request.headers.contains_key(TRANSFER_ENCODING) && framing::names_a_length(&raw))
 }
 
 fn facts<'r>(exchange: &'r Exchange, request: &'r RequestHeader, target: &'r str, traceparent: &'r str) -> Facts<'r> {

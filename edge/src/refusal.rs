@@ -27,9 +27,6 @@ pub(crate) fn misshapen(misshapen: Misshapen) -> Reply {
             "M_TOO_LARGE",
             "The header of the request has too many fields",
         ),
-        Misshapen::Framing => {
-            Reply::error(StatusCode::BAD_REQUEST, "M_UNRECOGNIZED", "The length of the request's body is ambiguous")
-        }
         Misshapen::TargetNotText => {
             Reply::error(StatusCode::BAD_REQUEST, "M_UNRECOGNIZED", "The request's path or query is no URI")
         }

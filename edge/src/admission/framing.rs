@@ -69,7 +69,9 @@ mod tests {
         for line in ["GET / HTTP/1.1\r\nhost: a b\r\n\r\n", "\r\nPUT /a%20b?c HTTP/1.1\r\n\r\n", "GET / HTTP/1.1"] {
             assert!(has_clear_target(line.as_bytes()), "{line:?}");
         }
-        for line in ["GET /a b HTTP/1.1\r\n", "GET /a\rb HTTP/1.1\r\n", "GET /\tb HTTP/1.1\r\n", "GET /é HTTP/1.1\r\n", ""] {
+        for line in
+            ["GET /a b HTTP/1.1\r\n", "GET /a\rb HTTP/1.1\r\n", "GET /\tb HTTP/1.1\r\n", "GET /é HTTP/1.1\r\n", ""]
+        {
             assert!(!has_clear_target(line.as_bytes()), "{line:?}");
         }
     }

@@ -1,8 +1,7 @@
 //! Whether a request is one that a shard can be shown at all: a target and a host that both sides read alike.
 
 use gatehouse_shared::limits::{MAX_REQUEST_HEADER_BYTES, MAX_REQUEST_TARGET_BYTES};
-use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
-use http::{HeaderMap, HeaderValue};
+use http::HeaderMap;
 
 /// Why a request is refused at sight. All of it is the client's blame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,7 +49,7 @@ fn is_authority(host: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use http::HeaderName;
+    use http::{HeaderName, HeaderValue};
     use http::header::COOKIE;
 
     use super::*;

@@ -1,6 +1,5 @@
 //! What a running edge says about itself, to a terminal, a program and the status page alike.
 
-mod certificates;
 pub(crate) mod page;
 pub(crate) mod routes;
 pub(crate) mod traffic;
@@ -94,13 +93,8 @@ impl Source {
             history_step_seconds: traffic::STEP.as_secs(),
             traffic: self.traffic.report(),
             shards: self.shards(),
-<<<<<<< HEAD
             certificates: self.certificates(),
             bans: bans::list(&self.bans),
-=======
-            certificates: certificates::list(&live.config),
-            bans: Vec::new(),
->>>>>>> main
             slow_routes: self.routes.slowest(),
         }
     }

@@ -1,5 +1,6 @@
 //! The edge as a process, between real clients over TLS and real shards over Unix sockets.
 
+mod access_log;
 mod admin;
 mod backend;
 mod bodies;
@@ -26,6 +27,7 @@ mod retries;
 mod routes;
 mod smuggling;
 mod static_files;
+mod status;
 mod supervision;
 mod telemetry;
 mod tls;

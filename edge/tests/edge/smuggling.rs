@@ -91,8 +91,6 @@ fn ambiguous() -> Vec<(&'static str, String)> {
             "chunked in HTTP/1.0",
             format!("POST {PATH} HTTP/1.0\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n\r\n{after}"),
         ),
-        ("a space in the path", get("GET /_matrix/client/v3/a b HTTP/1.1", "host: localhost\r\n")),
-        ("a split path", get(&format!("GET {PATH}\rx HTTP/1.1"), "host: localhost\r\n")),
         ("two hosts", get(&format!("GET {PATH} HTTP/1.1"), "host: localhost\r\nhost: other\r\n")),
         ("no host", get(&format!("GET {PATH} HTTP/1.1"), "")),
         ("a list of hosts", get(&format!("GET {PATH} HTTP/1.1"), "host: localhost, other\r\n")),
@@ -196,6 +194,9 @@ async fn what_is_only_unusual_arrives_as_the_one_request_it_is() {
             ),
             "ab",
         ),
+        // Pingora encodes what is no part of a target, and that is what is signed and sent.
+        ("a space in the path", format!("GET {PATH} b HTTP/1.1\r\nhost: localhost\r\n{closing}\r\n"), ""),
+        ("a CR in the path", format!("GET {PATH}\rb HTTP/1.1\r\nhost: localhost\r\n{closing}\r\n"), ""),
         (
             "CR and LF in a path, encoded",
             format!("GET {PATH}%0d%0aGET HTTP/1.1\r\nhost: localhost\r\n{closing}\r\n"),

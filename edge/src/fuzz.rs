@@ -7,6 +7,7 @@ use crate::admission::request_shape;
 use crate::config;
 use crate::doctor;
 use crate::routing::route_table::{self, Affinity, Destination};
+use crate::routing::routes::{Routes, decoded, leads_astray};
 use crate::server_name::ServerName;
 
 /// A path leads to a shard only when it begins as Matrix's do, and what chooses the shard is part of it.
@@ -24,6 +25,27 @@ pub fn path_table(bytes: &[u8]) {
             assert_eq!(key(None), key(Some("access_token")), "{path:?}");
         }
         _ => assert!(!is_matrix, "{path:?}"),
+    }
+}
+
+/// A configured route leaves Matrix's own paths alone, what follows its path is the path's end, and a path that a cleaning
+/// server would read as another one is known.
+pub fn routes(bytes: &[u8]) {
+    let Ok(path) = std::str::from_utf8(bytes) else { return };
+    let configured = [(None, "/"), (Some("chat.example"), "/app"), (None, "/app/")];
+    let routes = Routes::new(configured.map(|(host, path)| (host.map(str::to_owned), path.to_owned(), path)));
+    for host in ["chat.example", path] {
+        let Some((route, rest)) = routes.find(host, path) else { continue };
+        assert!(path.ends_with(rest) && (rest.is_empty() || rest.starts_with('/')), "{path:?}");
+        assert!(path.starts_with(route.trim_end_matches('/')), "{path:?}");
+        for own in ["/_matrix/", "/_synapse/", "/.well-known/matrix/"] {
+            assert!(!path.starts_with(own), "{path:?}");
+        }
+    }
+    let decoded = decoded(path);
+    assert!(decoded.len() <= path.len());
+    if decoded.windows(4).any(|window| window == b"/../") {
+        assert!(leads_astray(path), "{path:?}");
     }
 }
 
@@ -130,6 +152,14 @@ mod tests {
             "/.well-known/matrix/server",
         ];
         try_many(path_table, &paths);
+    }
+
+    #[test]
+    fn configured_routes() {
+        try_many(
+            routes,
+            &["/app/../_matrix/client", "/app%2f..%2f_matrix/client/v3", "/.well-known/matrix/server", "//app/x"],
+        );
     }
 
     #[test]

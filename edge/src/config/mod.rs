@@ -6,6 +6,7 @@ use gatehouse_shared::config::{Checker, ConfigError, load_checked};
 use gatehouse_shared::telemetry::{self, TelemetryConfig};
 use serde::{Deserialize, Serialize};
 
+mod access_log;
 mod acme;
 mod admin;
 mod compression;
@@ -21,6 +22,7 @@ mod tls;
 mod upstream;
 mod well_known;
 
+pub use access_log::{AccessLogConfig, AccessLogFormat, WrittenAddress};
 pub use acme::{
     AcmeConfig, AuthorityConfig, ChallengeKind, DnsConfig, ExternalAccountConfig, Rfc2136Config, TsigAlgorithm,
 };
@@ -76,6 +78,9 @@ pub struct EdgeConfig {
     /// Where the operator's commands reach a running edge.
     #[serde(default)]
     pub control: ControlConfig,
+    /// One line for each request; left out: none is written.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub access_log: Option<AccessLogConfig>,
     /// Logs, traces and metrics.
     #[serde(default)]
     pub telemetry: TelemetryConfig,
@@ -112,6 +117,9 @@ fn check(config: &EdgeConfig, checker: &mut Checker<'_>) {
     config.compression.check(checker);
     config.overload.check(checker);
     config.control.check(checker);
+    if let Some(access_log) = &config.access_log {
+        access_log.check(checker);
+    }
     telemetry::check(&config.telemetry, checker);
 }
 

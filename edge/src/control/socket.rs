@@ -3,7 +3,7 @@
 use std::fs::{self, DirBuilder, Permissions};
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -48,7 +48,7 @@ pub(crate) struct ControlSocket {
 }
 
 impl ControlSocket {
-    /// Binds `path` with mode 0600. What a dead edge left there is replaced, a living edge is not.
+    /// Binds `path` with mode 0600. What a dead edge left there is replaced, a living edge or another file is not.
     pub(crate) fn bind(path: &Path) -> Result<Self, ControlError> {
         let cannot = |source| ControlError::Bind { path: path.to_owned(), source };
         let folder = path.parent().unwrap_or(Path::new("/"));
@@ -57,6 +57,10 @@ impl ControlSocket {
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
                 if std::os::unix::net::UnixStream::connect(path).is_ok() {
                     return Err(ControlError::Taken(path.to_owned()));
+                }
+                // A mistaken path must not cost a file.
+                if !fs::symlink_metadata(path).map_err(cannot)?.file_type().is_socket() {
+                    return Err(cannot(error));
                 }
                 fs::remove_file(path).and_then(|()| UnixListener::bind(path))
             }
@@ -145,5 +149,23 @@ async fn converse(stream: UnixStream, desk: &Desk, stop: CancellationToken) -> i
         let mut answer = serde_json::to_vec(&answer).map_err(io::Error::other)?;
         answer.push(b'\n');
         write.write_all(&answer).await?;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_dead_socket_is_replaced_and_another_file_is_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("control.sock");
+        fs::write(&path, "precious").unwrap();
+        assert!(matches!(ControlSocket::bind(&path), Err(ControlError::Bind { .. })));
+        assert_eq!(fs::read(&path).unwrap(), b"precious");
+        fs::remove_file(&path).unwrap();
+        drop(ControlSocket::bind(&path).unwrap());
+        assert!(path.exists());
+        ControlSocket::bind(&path).unwrap();
     }
 }

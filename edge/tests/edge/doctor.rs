@@ -15,6 +15,7 @@ mod documents;
 mod name_server;
 mod names;
 mod network;
+mod proxies;
 mod site;
 
 use authority::Authority;

@@ -1,5 +1,6 @@
 //! The edge as a process, between real clients over TLS and real shards over Unix sockets.
 
+mod access_log;
 mod acme;
 mod admin;
 mod backend;
@@ -21,6 +22,7 @@ mod reload;
 mod retries;
 mod routes;
 mod static_files;
+mod status;
 mod supervision;
 mod telemetry;
 mod tls;

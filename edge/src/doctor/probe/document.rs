@@ -2,7 +2,9 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::ops::ControlFlow;
+use std::time::Duration;
 
+use futures_util::future::join_all;
 use url::Url;
 
 use super::connection::{Connection, Version};
@@ -11,6 +13,9 @@ use crate::doctor::observed::{Answer, End, Failure, Fetch, Hop, HostRecords};
 
 /// Redirects that are followed; the specification leaves the number open, and nobody follows many more.
 const MOST_REDIRECTS: usize = 10;
+
+/// How long one fetch may take with all its redirects, in seconds.
+const WITHIN: u64 = 60;
 
 /// Fetches `url` from each of the addresses of `host`. There is always at least one fetch, which may have failed.
 pub(crate) async fn fetch_everywhere(
@@ -24,20 +29,26 @@ pub(crate) async fn fetch_everywhere(
         let end = End::UnknownHost(host.host.clone());
         return vec![Fetch { url: url.to_string(), address: None, hops: Vec::new(), tls: Vec::new(), end }];
     }
-    let fetches = addresses.into_iter().take(MOST_ADDRESSES).map(|address| fetch(instruments, url, address, origin));
-    futures_util::future::join_all(fetches).await
+    let within = async |address| {
+        let fetch = tokio::time::timeout(Duration::from_secs(WITHIN), fetch(instruments, url, address, origin)).await;
+        fetch.unwrap_or_else(|_| Fetch {
+            end: End::Failed(Failure::HttpTimeout(WITHIN)),
+            ..begun(url, SocketAddr::new(address, url.port_or_known_default().unwrap_or(443)))
+        })
+    };
+    join_all(addresses.into_iter().take(MOST_ADDRESSES).map(within)).await
+}
+
+/// A fetch that has nothing to show yet.
+fn begun(url: &Url, address: SocketAddr) -> Fetch {
+    let end = End::TooManyRedirects;
+    Fetch { url: url.to_string(), address: Some(address), hops: Vec::new(), tls: Vec::new(), end }
 }
 
 /// Fetches `url`, first from `address` and then wherever redirects lead.
 async fn fetch(instruments: &Instruments<'_>, url: &Url, address: IpAddr, origin: Option<&str>) -> Fetch {
     let port = url.port_or_known_default().unwrap_or(443);
-    let mut fetch = Fetch {
-        url: url.to_string(),
-        address: Some(SocketAddr::new(address, port)),
-        hops: Vec::new(),
-        tls: Vec::new(),
-        end: End::TooManyRedirects,
-    };
+    let mut fetch = begun(url, SocketAddr::new(address, port));
     let mut url = url.clone();
     let mut addresses = vec![address];
     loop {

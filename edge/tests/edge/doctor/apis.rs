@@ -60,7 +60,7 @@ fn an_api_that_redirects() {
 }
 
 #[test]
-fn proxies_that_pass_requests_to_each_other() {
+fn an_answer_that_came_through_one_proxy_twice() {
     in_own_network(async {
         let page = Page::json(r#"{"server":{"name":"Test","version":"1"}}"#).with("via", "1.1 a, 1.1 b, 1.1 a");
         World::new().spoil_api(VERSION, page).examine().await.finds(&["loop-via", "loop-via"], 1);

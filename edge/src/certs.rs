@@ -11,6 +11,7 @@ use crate::certificate_metrics::Source;
 use crate::config::{AcmeConfig, EdgeConfig, chain_of};
 use crate::listener::certificates::{Certificate, CertificateError};
 use crate::listener::development_ca;
+use crate::status::CertificateStatus;
 
 /// One certificate. Times are seconds since the Unix epoch.
 #[derive(Debug, Serialize)]
@@ -119,6 +120,16 @@ impl Listed {
                 ..Self::missing(source, Vec::new(), now)
             },
             Err(error) => Self { problem: Some(chain_of(&error)), ..Self::missing(source, configured, now) },
+        }
+    }
+
+    /// What the status page shows of it.
+    pub(crate) fn status(&self) -> CertificateStatus {
+        CertificateStatus {
+            names: self.names.clone(),
+            source: self.source.to_owned(),
+            expires: self.not_after,
+            problem: self.problem.clone(),
         }
     }
 

@@ -93,22 +93,10 @@ impl Source {
             history_step_seconds: traffic::STEP.as_secs(),
             traffic: self.traffic.report(),
             shards: self.shards(),
-            certificates: self.certificates(),
+            certificates: certs::list(&live.config, self.clock.as_ref()).iter().map(Listed::status).collect(),
             bans: bans::list(&self.bans),
             slow_routes: self.routes.slowest(),
         }
-    }
-
-    /// The certificates of the configuration that serves, as they stand in its files.
-    fn certificates(&self) -> Vec<CertificateStatus> {
-        let listed = certs::list(&self.live.load().config, self.clock.as_ref());
-        let status = |one: Listed| CertificateStatus {
-            names: one.names,
-            source: one.source.to_owned(),
-            expires: one.not_after,
-            problem: one.problem,
-        };
-        listed.into_iter().map(status).collect()
     }
 
     /// All shards, as the edge sees them.

@@ -2,6 +2,7 @@
 //!
 //! `listener → admission → routing → upstream`; `proxy` calls the last three, and they never call each other.
 
+mod access_log;
 mod admission;
 mod bans;
 mod chance;

@@ -57,6 +57,35 @@ struct JailLabels {
 
 const STATUSES: [&str; 6] = ["none", "1xx", "2xx", "3xx", "4xx", "5xx"];
 
+/// What was answered of one class, or the difference between two of these.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Totals {
+    /// All of it.
+    pub(crate) answered: u64,
+    /// 4xx.
+    pub(crate) refused: u64,
+    /// 5xx and nothing at all.
+    pub(crate) failed: u64,
+}
+
+impl Totals {
+    pub(crate) fn plus(self, other: Self) -> Self {
+        Self {
+            answered: self.answered + other.answered,
+            refused: self.refused + other.refused,
+            failed: self.failed + other.failed,
+        }
+    }
+
+    pub(crate) fn since(self, before: Self) -> Self {
+        Self {
+            answered: self.answered.saturating_sub(before.answered),
+            refused: self.refused.saturating_sub(before.refused),
+            failed: self.failed.saturating_sub(before.failed),
+        }
+    }
+}
+
 /// Everything that is counted across the edge.
 #[derive(Debug)]
 pub(crate) struct Metrics {
@@ -75,6 +104,8 @@ pub(crate) struct Metrics {
     imposed: Family<JailLabels, Counter>,
     /// Bans in force.
     pub(crate) bans: Gauge,
+    /// Lines of the access log that were not written.
+    pub(crate) access_log_dropped: Counter,
     shed: Family<ShedLabels, Counter>,
 }
 
@@ -113,6 +144,7 @@ impl Metrics {
             refusals: Family::default(),
             imposed: Family::default(),
             bans: Gauge::default(),
+            access_log_dropped: Counter::default(),
             shed: Family::default(),
         };
         let [opened, refused, banned, failed] = metrics.connections.clone();
@@ -131,6 +163,8 @@ impl Metrics {
         registry.register("connections_open", "Connections open now", metrics.open_connections.clone());
         registry.register("shard_healthy", "1 while the shard takes requests", metrics.shards_healthy.clone());
         registry.register("shard_starts", "Starts of a supervised shard", metrics.shard_starts.clone());
+        let dropped = metrics.access_log_dropped.clone();
+        registry.register("access_log_lines_dropped", "Lines of the access log that were not written", dropped);
         registry.register("verdicts", "Verdicts that shards gave", metrics.verdicts.clone());
         registry.register("requests_refused", "Requests that the policy did not let pass", metrics.refusals.clone());
         registry.register("bans_imposed", "Bans that jails imposed", metrics.imposed.clone());
@@ -147,6 +181,22 @@ impl Metrics {
         let status = status.map_or(0, |status| usize::from(status / 100)).min(STATUSES.len() - 1);
         self.requests[class as usize][status].inc();
         self.durations[class as usize].observe(took.as_secs_f64());
+    }
+
+    /// What was answered of each class since the start, in the order of their discriminants.
+    pub(crate) fn totals(&self) -> [Totals; RequestClass::ALL.len()] {
+        self.requests.each_ref().map(|statuses| {
+            let [none, informational, success, redirection, refused, failed] = statuses.each_ref().map(Counter::get);
+            let answered = none + informational + success + redirection + refused + failed;
+            Totals { answered, refused, failed: failed + none }
+        })
+    }
+
+    /// Connections that are open on all listeners.
+    pub(crate) fn open_connections(&self) -> u64 {
+        let open = |name| self.open_connections.get_or_create(&ListenerLabels { listener: name }).get();
+        let all: i64 = ["https", "federation", "http"].into_iter().map(open).sum();
+        u64::try_from(all).unwrap_or_default()
     }
 
     pub(crate) fn listener(&self, listener: &'static str) -> Connections {

@@ -18,6 +18,7 @@ use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 use tokio::time::Instant;
 use tracing::{debug, info_span, warn};
 
+use crate::access_log::{AccessRecorder, Answered};
 use crate::admission::forwarded_for;
 use crate::admission::request_class::RequestClass;
 use crate::admission::request_shape::{self, Misshapen};
@@ -37,6 +38,7 @@ use crate::routing::route_table::{Destination, key, route};
 use crate::routing::security_headers::Kind;
 use crate::routing::well_known::Document;
 use crate::shedding::Shedding;
+use crate::status::routes::Routes;
 use crate::upstream::connect_error::is_crowded;
 use crate::upstream::headers::{Announced, Facts, Vouched, contract_headers, strip};
 use crate::upstream::pool::Pool;
@@ -60,6 +62,8 @@ pub(crate) struct Proxy {
     pub(crate) bans: Arc<Bans>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) chance: Chance,
+    pub(crate) access_log: AccessRecorder,
+    pub(crate) routes: Arc<Routes>,
     /// Whether a span of each request is worth its price.
     pub(crate) exports_spans: bool,
 }
@@ -329,6 +333,19 @@ impl ProxyHttp for Proxy {
         if let Some(status) = status {
             exchange.span.record("http.response.status_code", status);
         }
+        // A long poll takes as long as its client likes, and a path that is not there is nobody's endpoint.
+        let is_endpoint = exchange.passage.is_some() && status.is_some_and(|status| !matches!(status, 404 | 405));
+        if is_endpoint && exchange.class != RequestClass::Sync {
+            self.routes.answered(session.req_header().uri.path(), took, Instant::now());
+        }
+        self.access_log.record(&exchange.live, session, || Answered {
+            client: exchange.client,
+            took,
+            class: exchange.class,
+            shard: exchange.passage.as_ref().map_or("", |passage| passage.shard().name()),
+            attempts: exchange.attempts,
+            request_id: &exchange.request_id,
+        });
         debug!(
             request.id = %exchange.request_id,
             client = %exchange.client,

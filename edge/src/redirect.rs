@@ -1,16 +1,21 @@
 //! What the endpoints in the clear do: send every request to HTTPS, unread.
 
+use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use gatehouse_shared::net::client_ip::canonical;
 use http::{HeaderValue, StatusCode};
 use pingora_core::modules::http::HttpModules;
 use pingora_core::upstreams::peer::HttpPeer;
 use pingora_error::{Error, ErrorType, Result};
 use pingora_proxy::{ProxyHttp, Session};
 
+use crate::access_log::{AccessRecorder, Answered};
+use crate::admission::request_class::RequestClass;
 use crate::admission::request_shape;
 use crate::header_deadline;
+use crate::live::Current;
 use crate::proxy::host_of;
 use crate::reply::Reply;
 use crate::routing::routes::without_port;
@@ -20,6 +25,8 @@ const DRAIN: Duration = Duration::from_secs(1);
 /// Redirects to HTTPS on `port`.
 pub(crate) struct RedirectToHttps {
     pub(crate) port: u16,
+    pub(crate) live: Current,
+    pub(crate) access_log: AccessRecorder,
 }
 
 #[async_trait]
@@ -43,7 +50,7 @@ impl ProxyHttp for RedirectToHttps {
         let reply = match request_shape::check(request.raw_path(), host.as_deref(), &request.headers, usize::MAX) {
             Ok(()) => {
                 let target = request.uri.path_and_query().map_or("/", |target| target.as_str());
-                self.location(host.as_deref().unwrap_or_default(), target).map(Reply::redirect)
+                location(self.port, host.as_deref().unwrap_or_default(), target).map(Reply::redirect)
             }
             Err(_) => None,
         };
@@ -56,23 +63,31 @@ impl ProxyHttp for RedirectToHttps {
         Error::e_explain(ErrorType::InternalError, "a request in the clear has no shard")
     }
 
-    async fn logging(&self, _session: &mut Session, _error: Option<&Error>, (): &mut ())
+    async fn logging(&self, session: &mut Session, _error: Option<&Error>, (): &mut ())
     where
         Self::CTX: Send + Sync,
     {
         header_deadline::header_expected();
+        let address = session.client_addr().and_then(|address| address.as_inet());
+        let client = address.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |address| canonical(address.ip()));
+        self.access_log.record(&self.live.load(), session, || Answered {
+            client,
+            took: Duration::ZERO,
+            class: RequestClass::Other,
+            shard: "",
+            attempts: 0,
+            request_id: "",
+        });
     }
 }
 
-impl RedirectToHttps {
-    fn location(&self, host: &str, target: &str) -> Option<HeaderValue> {
-        let host = without_port(host);
-        let url = match self.port {
-            443 => format!("https://{host}{target}"),
-            port => format!("https://{host}:{port}{target}"),
-        };
-        HeaderValue::from_str(&url).ok()
-    }
+fn location(port: u16, host: &str, target: &str) -> Option<HeaderValue> {
+    let host = without_port(host);
+    let url = match port {
+        443 => format!("https://{host}{target}"),
+        port => format!("https://{host}:{port}{target}"),
+    };
+    HeaderValue::from_str(&url).ok()
 }
 
 #[cfg(test)]
@@ -81,7 +96,7 @@ mod tests {
 
     #[test]
     fn the_location_keeps_host_and_target() {
-        let at = |port, host| RedirectToHttps { port }.location(host, "/a//b?c=%2F").unwrap();
+        let at = |port, host| location(port, host, "/a//b?c=%2F").unwrap();
         assert_eq!(at(443, "example.org:80"), "https://example.org/a//b?c=%2F");
         assert_eq!(at(8443, "example.org"), "https://example.org:8443/a//b?c=%2F");
         assert_eq!(at(8443, "[::1]:8080"), "https://[::1]:8443/a//b?c=%2F");

@@ -11,6 +11,7 @@ use tokio::signal::unix::Signal;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
+use crate::access_log::{AccessLog, AccessLogError, Destination};
 use crate::config::{self, EdgeConfig, chain_of};
 use crate::listener::certificate_source::CertificateSource;
 use crate::listener::certificates::{CertificateError, Certificates};
@@ -57,6 +58,9 @@ pub(crate) enum ReloadError {
     /// A certificate cannot be used.
     #[error("cannot use a certificate of [tls]")]
     Certificate(#[from] CertificateError),
+    /// The access log cannot be opened.
+    #[error("cannot open the access log")]
+    AccessLog(#[from] AccessLogError),
     /// Something that the configuration asks for cannot be made.
     #[error(transparent)]
     Live(#[from] LiveError),
@@ -72,6 +76,7 @@ pub(crate) struct Reloader {
     pub(crate) live: Current,
     pub(crate) source: CertificateSource,
     pub(crate) certificates: Arc<Certificates>,
+    pub(crate) access_log: Arc<AccessLog>,
     /// One at a time, so that an older configuration never replaces a newer one.
     pub(crate) turn: tokio::sync::Mutex<()>,
 }
@@ -94,10 +99,12 @@ impl Reloader {
     fn read_and_swap(&self) -> Result<Reloaded, ReloadError> {
         let config = Arc::new(config::load(&self.file)?);
         let certificates = self.source.load(&config.tls)?;
+        let access_log = Destination::open(config.access_log.as_ref())?;
         let live = Live::prepare(config.clone())?;
         // From here on nothing can fail.
         self.certificates.replace(&certificates);
         self.live.store(Arc::new(live));
+        self.access_log.replace(access_log);
         let needs_upgrade = fixed_changes(&self.started_with, &config);
         Ok(Reloaded { certificates: certificates.len(), needs_upgrade })
     }

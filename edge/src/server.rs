@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gatehouse_shared::clock::Clock;
-use gatehouse_shared::config::Secret;
 use gatehouse_shared::contract::ClusterSecret;
 use gatehouse_shared::metrics as exposition;
 use parking_lot::Mutex;
@@ -23,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
+use crate::access_log::{AccessLog, AccessLogError, AccessRecorder, Destination};
 use crate::bans::{self, Bans, OpenError};
 use crate::chance::Chance;
 use crate::config::{EdgeConfig, chain_of};
@@ -41,6 +41,9 @@ use crate::redirect::RedirectToHttps;
 use crate::reload::Reloader;
 use crate::routing::listener_role::Role;
 use crate::shedding::Shedding;
+use crate::status::routes::Routes;
+use crate::status::traffic::Traffic;
+use crate::status::{self, Source};
 use crate::systemd;
 use crate::upgrade::Offered;
 use crate::upgrade::predecessor::Predecessor;
@@ -103,6 +106,12 @@ pub enum StartError {
     /// The process that is to be replaced does not say what it has.
     #[error("cannot take over from the old process")]
     Inherit(#[source] io::Error),
+    /// The access log cannot be opened.
+    #[error(transparent)]
+    AccessLog(#[from] AccessLogError),
+    /// The system gives no thread.
+    #[error("cannot start a thread")]
+    Thread(#[source] io::Error),
     /// Signals cannot be received.
     #[error("cannot receive signals")]
     Signals(#[source] io::Error),
@@ -149,6 +158,7 @@ pub async fn run(
     let live = Live::prepare(config.clone())?.into_current();
     let mut registry = Registry::default();
     let metrics = Arc::new(Metrics::new(&mut registry));
+    let access_log = start_access_log(&config, &metrics, &clock)?;
     let supervisor = prepare_supervisor(&config)?;
     let pool = Arc::new(make_pool(&config, supervisor.as_deref(), &metrics)?);
     let stop_background = CancellationToken::new();
@@ -160,6 +170,7 @@ pub async fn run(
     let listeners = Listeners::bind(&config, &mut binder)?;
     let control = bind_control(&config, &mut binder)?;
     let listening = listeners.describe(source.ca());
+    let routes = Arc::new(Routes::new(Instant::now()));
     let lag = LoopLag::default();
     let parts = Parts {
         live: live.clone(),
@@ -168,12 +179,16 @@ pub async fn run(
         overload: Arc::new(Shedding::new(lag.clone(), &metrics)),
         bans: bans.clone(),
         metrics: metrics.clone(),
+        access_log: access_log.clone(),
+        routes: routes.clone(),
         exports_spans,
     };
     let proxy_for = |role, seed| make_proxy(&config, &parts, role, seed).map(application);
     let proxy = Arc::new(proxy_for(Role::Everything, seed)?);
     let for_servers = Arc::new(proxy_for(Role::Federation, seed.wrapping_add(1))?);
-    let redirect = Arc::new(application(RedirectToHttps { port: public_https_port(&config, &listening) }));
+    let port = public_https_port(&config, &listening);
+    let redirect = RedirectToHttps { port, live: live.clone(), access_log: access_log.clone() };
+    let redirect = Arc::new(application(redirect));
     let acceptor = Arc::new(Acceptor::from_server_config(tls::server_config(certificates.clone())?));
     let hangup = signal(SignalKind::hangup()).map_err(StartError::Signals)?;
 
@@ -184,14 +199,14 @@ pub async fn run(
     };
     let serving = stop.child_token();
     let replaced = CancellationToken::new();
-    let turn = tokio::sync::Mutex::default();
     let reloader = Arc::new(Reloader {
         file: config_file,
         started_with: config.clone(),
         live: live.clone(),
         source,
         certificates,
-        turn,
+        access_log: access_log.log.clone(),
+        turn: tokio::sync::Mutex::default(),
     });
     background.spawn(reloader.clone().on_hangup(hangup, stop_background.clone()));
     let supervised = start_shards(&config, &pool, supervisor, running, &metrics, &background, &stop_background);
@@ -205,16 +220,19 @@ pub async fn run(
     };
     let restart_within =
         RESTART_WITHIN + Duration::from_secs(config.supervise.as_ref().map_or(0, |own| own.stop_seconds));
-    let desk = Desk {
-        reloader,
-        pool: pool.clone(),
-        bans: bans.clone(),
-        successor,
-        restart_within,
-        metrics: metrics.clone(),
+    let traffic = Arc::new(Traffic::default());
+    background.spawn(traffic.clone().watch(metrics.clone(), serving.clone()));
+    let source = Arc::new(Source {
+        clock: clock.clone(),
         started: Instant::now(),
-    };
-    let desk = Arc::new(desk);
+        live: live.clone(),
+        pool: pool.clone(),
+        supervised: successor.supervised.clone(),
+        metrics: metrics.clone(),
+        traffic,
+        routes,
+    });
+    let desk = Arc::new(Desk { reloader, source: source.clone(), bans: bans.clone(), successor, restart_within });
     if let Some(control) = control {
         background.spawn(control.serve(desk.clone(), serving.clone(), replaced.clone()));
     }
@@ -222,7 +240,8 @@ pub async fn run(
     let Listeners { https, federation, http, exposition } = listeners;
     if let Some(listener) = exposition {
         let healthy: exposition::Healthy = Arc::new(move || pool.shards().iter().any(|shard| shard.is_healthy()));
-        background.spawn(exposition::serve(listener, Arc::new(registry), healthy, serving.clone()));
+        let pages = status::page::pages(source);
+        background.spawn(exposition::serve_with(listener, Arc::new(registry), healthy, pages, serving.clone()));
     }
     let (say_stopping, stopping) = watch::channel(false);
     let shared = make_shared(&config, bans, clock, serving.clone(), stopping);
@@ -255,6 +274,7 @@ pub async fn run(
     stop_background.cancel();
     background.close();
     background.wait().await;
+    access_log.log.close();
     info!("stopped");
     Ok(())
 }
@@ -351,6 +371,16 @@ fn public_https_port(config: &EdgeConfig, listening: &Listening) -> u16 {
     }
 }
 
+fn start_access_log(
+    config: &EdgeConfig,
+    metrics: &Metrics,
+    clock: &Arc<dyn Clock>,
+) -> Result<AccessRecorder, StartError> {
+    let destination = Destination::open(config.access_log.as_ref())?;
+    let log = AccessLog::start(destination, metrics.access_log_dropped.clone()).map_err(StartError::Thread)?;
+    Ok(AccessRecorder { log: Arc::new(log), clock: clock.clone() })
+}
+
 /// What the proxies of all listeners share.
 struct Parts {
     live: Current,
@@ -359,11 +389,12 @@ struct Parts {
     overload: Arc<Shedding>,
     bans: Arc<Bans>,
     metrics: Arc<Metrics>,
+    access_log: AccessRecorder,
+    routes: Arc<Routes>,
     exports_spans: bool,
 }
 
 fn make_proxy(config: &EdgeConfig, parts: &Parts, role: Role, seed: u64) -> Result<Proxy, StartError> {
-    let secret: &Secret = &config.upstream.cluster_secret;
     Ok(Proxy {
         role,
         live: parts.live.clone(),
@@ -371,8 +402,10 @@ fn make_proxy(config: &EdgeConfig, parts: &Parts, role: Role, seed: u64) -> Resu
         retries: parts.retries.clone(),
         overload: parts.overload.clone(),
         bans: parts.bans.clone(),
-        secret: ClusterSecret::new(secret).ok_or(StartError::ClusterSecret)?,
+        secret: ClusterSecret::new(&config.upstream.cluster_secret).ok_or(StartError::ClusterSecret)?,
         metrics: parts.metrics.clone(),
+        access_log: parts.access_log.clone(),
+        routes: parts.routes.clone(),
         chance: Chance::seeded(seed),
         exports_spans: parts.exports_spans,
     })

@@ -1,5 +1,6 @@
 //! Serves `/metrics` and `/healthz` on a private address.
 
+use std::borrow::Cow;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,9 +16,34 @@ pub type Healthy = Arc<dyn Fn() -> bool + Send + Sync>;
 const MAX_REQUEST_BYTES: usize = 8 * 1024;
 const REQUEST_DEADLINE: Duration = Duration::from_secs(5);
 
+/// Something else that a process shows on its private address.
+#[derive(Debug)]
+pub struct Page {
+    /// Its `content-type`.
+    pub content_type: &'static str,
+    /// Further headers.
+    pub headers: Vec<(&'static str, &'static str)>,
+    /// What it says.
+    pub body: Cow<'static, str>,
+}
+
+/// Finds the page at a path, asked anew for each request.
+pub type Pages = Arc<dyn Fn(&str) -> Option<Page> + Send + Sync>;
+
 /// Answers one request a connection until `stop`: `/metrics` in the OpenMetrics text format, `/healthz` with 200 or
 /// 503. Meant for an address that only the operator reaches.
 pub async fn serve(listener: TcpListener, registry: Arc<Registry>, healthy: Healthy, stop: CancellationToken) {
+    serve_with(listener, registry, healthy, Arc::new(|_| None), stop).await;
+}
+
+/// Like [`serve`], with `pages` beside.
+pub async fn serve_with(
+    listener: TcpListener,
+    registry: Arc<Registry>,
+    healthy: Healthy,
+    pages: Pages,
+    stop: CancellationToken,
+) {
     loop {
         let accepted = tokio::select! {
             () = stop.cancelled() => return,
@@ -25,10 +51,11 @@ pub async fn serve(listener: TcpListener, registry: Arc<Registry>, healthy: Heal
         };
         match accepted {
             Ok((connection, _)) => {
-                let (registry, healthy) = (registry.clone(), healthy.clone());
+                let (registry, healthy, pages) = (registry.clone(), healthy.clone(), pages.clone());
                 tokio::spawn(async move {
                     // Whoever asks too slowly or hangs up gets nothing; there is nobody to tell.
-                    let _ = tokio::time::timeout(REQUEST_DEADLINE, answer(connection, &registry, &healthy)).await;
+                    let _ =
+                        tokio::time::timeout(REQUEST_DEADLINE, answer(connection, &registry, &healthy, &pages)).await;
                 });
             }
             Err(error) => {
@@ -39,39 +66,53 @@ pub async fn serve(listener: TcpListener, registry: Arc<Registry>, healthy: Heal
     }
 }
 
-async fn answer(mut connection: TcpStream, registry: &Registry, healthy: &Healthy) -> io::Result<()> {
+async fn answer(mut connection: TcpStream, registry: &Registry, healthy: &Healthy, pages: &Pages) -> io::Result<()> {
     let mut request = Vec::with_capacity(512);
     while !request.windows(4).any(|window| window == b"\r\n\r\n") {
         if request.len() > MAX_REQUEST_BYTES || connection.read_buf(&mut request).await? == 0 {
             return Ok(());
         }
     }
-    let (status, content_type, body) = route(&request, registry, healthy);
-    let head = format!(
-        "HTTP/1.1 {status}\r\ncontent-type: {content_type}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n",
+    let (status, Page { content_type, headers, body }) = route(&request, registry, healthy, pages);
+    let mut head = format!(
+        "HTTP/1.1 {status}\r\ncontent-type: {content_type}\r\ncontent-length: {}\r\nconnection: close\r\n",
         body.len()
     );
+    for (name, value) in headers {
+        head.extend([name, ": ", value, "\r\n"]);
+    }
+    head.push_str("\r\n");
     connection.write_all(head.as_bytes()).await?;
     connection.write_all(body.as_bytes()).await?;
     connection.shutdown().await
 }
 
-fn route(request: &[u8], registry: &Registry, healthy: &Healthy) -> (&'static str, &'static str, String) {
-    const TEXT: &str = "text/plain; charset=utf-8";
+fn route(request: &[u8], registry: &Registry, healthy: &Healthy, pages: &Pages) -> (&'static str, Page) {
+    let text = |body: &'static str| Page {
+        content_type: "text/plain; charset=utf-8",
+        headers: Vec::new(),
+        body: Cow::Borrowed(body),
+    };
     let line = request.split(|byte| *byte == b'\r').next().unwrap_or_default();
     let target = line.strip_prefix(b"GET ").and_then(|rest| rest.split(|byte| matches!(byte, b' ' | b'?')).next());
-    match target {
-        Some(b"/metrics") => {
-            let mut text = String::new();
-            match prometheus_client::encoding::text::encode(&mut text, registry) {
-                Ok(()) => ("200 OK", "application/openmetrics-text; version=1.0.0; charset=utf-8", text),
-                Err(_) => ("500 Internal Server Error", TEXT, "the metrics cannot be written\n".to_owned()),
+    match target.map(|target| str::from_utf8(target).unwrap_or_default()) {
+        Some("/metrics") => {
+            let mut written = String::new();
+            match prometheus_client::encoding::text::encode(&mut written, registry) {
+                Ok(()) => {
+                    let content_type = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+                    ("200 OK", Page { content_type, headers: Vec::new(), body: Cow::Owned(written) })
+                }
+                Err(_) => ("500 Internal Server Error", text("the metrics cannot be written\n")),
             }
         }
-        Some(b"/healthz") if healthy() => ("200 OK", TEXT, "ok\n".to_owned()),
-        Some(b"/healthz") => ("503 Service Unavailable", TEXT, "not ready\n".to_owned()),
-        Some(_) => ("404 Not Found", TEXT, "only /metrics and /healthz are here\n".to_owned()),
-        None => ("405 Method Not Allowed", TEXT, "only GET is answered\n".to_owned()),
+        Some("/healthz") if healthy() => ("200 OK", text("ok\n")),
+        Some("/healthz") => ("503 Service Unavailable", text("not ready\n")),
+        Some(path) => match pages(path) {
+            Some(page) => ("200 OK", page),
+            None => ("404 Not Found", text("nothing is here; /metrics and /healthz are\n")),
+        },
+        None => ("405 Method Not Allowed", text("only GET is answered\n")),
     }
 }
 

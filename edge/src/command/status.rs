@@ -1,4 +1,4 @@
-//! `gatehouse status`: what the running edge is doing.
+//! `gatehouse status`: what the running edge is doing, as the status page shows it.
 
 use std::process::ExitCode;
 
@@ -6,8 +6,11 @@ use clap::Args;
 
 use super::CommandError;
 use super::edge::RunningEdge;
+use super::shards;
 use crate::control::protocol::Request;
-use crate::status;
+use crate::status::routes::SlowRoute;
+use crate::status::traffic::ClassTraffic;
+use crate::status::{BanStatus, CertificateStatus, Status as Now};
 
 /// The options of `gatehouse status`.
 #[derive(Debug, Args)]
@@ -18,10 +21,81 @@ pub(super) struct Status {
 
 impl Status {
     pub(super) fn execute(&self) -> Result<ExitCode, CommandError> {
-        self.edge.ask(&Request::Status, |status: &status::Status| {
-            let status::Status { version, process_id, uptime_seconds, server_name, shards } = status;
-            println!("{server_name}: gatehouse {version}, process {process_id}, up {uptime_seconds} s");
-            super::shards::show(shards);
-        })
+        self.edge.ask(&Request::Status, show)
+    }
+}
+
+/// How many numbers of a history one block of a sparkline stands for, at 2 s each: five minutes are 30 blocks.
+const STEPS_PER_BLOCK: usize = 5;
+const MOST_BANS: usize = 10;
+
+fn show(status: &Now) {
+    let Now { version, process_id, uptime_seconds, server_name, connections, .. } = status;
+    let uptime = span(*uptime_seconds);
+    println!("{server_name}: gatehouse {version}, process {process_id}, up {uptime}, {connections} connections\n");
+    println!("{:<14} {:>10} {:>10} {:>10}  five minutes", "class", "requests/s", "refused/s", "failed/s");
+    for ClassTraffic { class, per_second, refused_per_second, failed_per_second, history } in &status.traffic {
+        let history = sparkline(history);
+        println!("{class:<14} {per_second:>10.1} {refused_per_second:>10.1} {failed_per_second:>10.1}  {history}");
+    }
+    println!("\nshards");
+    shards::show(&status.shards);
+    section("certificates", &status.certificates, |CertificateStatus { names, source, expires, problem }| {
+        let expires = match expires.map(|at| at.checked_sub(status.now)) {
+            None => "missing".to_owned(),
+            Some(None) => "expired".to_owned(),
+            Some(Some(left)) => format!("expires in {}", span(left)),
+        };
+        let problem = problem.as_ref().map(|problem| format!("; {problem}")).unwrap_or_default();
+        format!("{}  {source}, {expires}{problem}", names.join(" "))
+    });
+    section("slowest endpoints", &status.slow_routes, |SlowRoute { route, requests, p95_ms, slowest_ms }| {
+        format!("{p95_ms:>8.0} ms  {slowest_ms:>8.0} ms at most  {requests:>8} requests  {route}")
+    });
+    let shown = status.bans.get(..MOST_BANS).unwrap_or(&status.bans);
+    section(&format!("bans: {}", status.bans.len()), shown, |BanStatus { offender, jail, left_seconds }| {
+        let left = left_seconds.map_or_else(|| "for ever".to_owned(), |left| format!("for {}", span(left)));
+        format!("{offender}  {jail}, {left}")
+    });
+}
+
+fn section<T>(title: &str, all: &[T], line: impl Fn(&T) -> String) {
+    if !all.is_empty() {
+        println!("\n{title}");
+        all.iter().for_each(|one| println!("{}", line(one)));
+    }
+}
+
+/// Two units at most: `3 d 4 h`, `59 s`.
+fn span(seconds: u64) -> String {
+    let [days, hours, minutes] = [seconds / 86_400, seconds / 3_600 % 24, seconds / 60 % 60];
+    match (days, hours, minutes) {
+        (0, 0, 0) => format!("{seconds} s"),
+        (0, 0, _) => format!("{minutes} min {} s", seconds % 60),
+        (0, _, _) => format!("{hours} h {minutes} min"),
+        _ => format!("{days} d {hours} h"),
+    }
+}
+
+fn sparkline(history: &[u64]) -> String {
+    const BLOCKS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
+    let sums: Vec<u64> = history.rchunks(STEPS_PER_BLOCK).rev().map(|chunk| chunk.iter().sum()).collect();
+    let top = sums.iter().max().copied().unwrap_or_default().max(1);
+    let block = |sum: &u64| BLOCKS.get((sum * 7 / top) as usize).copied().unwrap_or('█');
+    sums.iter().map(block).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spans_and_sparklines_are_short() {
+        assert_eq!(span(59), "59 s");
+        assert_eq!(span(3_700), "1 h 1 min");
+        assert_eq!(span(273_600), "3 d 4 h");
+        assert_eq!(sparkline(&[0; 150]).chars().count(), 30);
+        assert_eq!(sparkline(&[0, 0, 0, 0, 0, 1, 1, 1, 1, 10]), "▁█");
+        assert_eq!(sparkline(&[]), "");
     }
 }

@@ -6,6 +6,7 @@ use gatehouse_shared::config::{Checker, ConfigError, load_checked};
 use gatehouse_shared::telemetry::{self, TelemetryConfig};
 use serde::{Deserialize, Serialize};
 
+mod access_log;
 mod admin;
 mod admission;
 mod compression;
@@ -22,6 +23,7 @@ mod tls;
 mod upstream;
 mod well_known;
 
+pub use access_log::{AccessLogConfig, AccessLogFormat, WrittenAddress};
 pub use admin::AdminConfig;
 pub use admission::{AdmissionConfig, NftablesConfig};
 pub use compression::CompressionConfig;
@@ -77,6 +79,9 @@ pub struct EdgeConfig {
     /// Limits and bans.
     #[serde(default)]
     pub admission: AdmissionConfig,
+    /// One line for each request; left out: none is written.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub access_log: Option<AccessLogConfig>,
     /// Logs, traces and metrics.
     #[serde(default)]
     pub telemetry: TelemetryConfig,
@@ -114,6 +119,9 @@ fn check(config: &EdgeConfig, checker: &mut Checker<'_>) {
     config.overload.check(checker);
     config.control.check(checker);
     config.admission.check(checker);
+    if let Some(access_log) = &config.access_log {
+        access_log.check(checker);
+    }
     telemetry::check(&config.telemetry, checker);
 }
 

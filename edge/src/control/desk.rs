@@ -3,39 +3,32 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::Instant;
-
 use super::bans;
-use super::protocol::{Answer, Request, ShardReport};
+use super::protocol::{Answer, Request};
 use crate::bans::Bans;
 use crate::config::chain_of;
-use crate::metrics::Metrics;
 use crate::reload::{ReloadError, Reloader};
-use crate::status::Status;
+use crate::status::Source;
 use crate::upgrade::successor::Successor;
-use crate::upstream::pool::Pool;
-use crate::upstream::shard::Shard;
 use crate::upstream::supervise::Supervised;
 
 /// What the answers are made from.
 pub(crate) struct Desk {
     pub(crate) reloader: Arc<Reloader>,
-    pub(crate) pool: Arc<Pool>,
+    pub(crate) source: Arc<Source>,
     pub(crate) bans: Arc<Bans>,
     pub(crate) successor: Successor,
     /// How long a restarted shard may take until it serves.
     pub(crate) restart_within: Duration,
-    pub(crate) metrics: Arc<Metrics>,
-    pub(crate) started: Instant,
 }
 
 impl Desk {
     /// Does what is asked and says what came of it.
     pub(crate) async fn answer(&self, request: Request) -> Answer {
         match request {
-            Request::Status => Answer::done(&self.status()),
+            Request::Status => Answer::done(&self.source.status()),
             Request::Reload => self.reload().await,
-            Request::Shards => Answer::done(&self.shards()),
+            Request::Shards => Answer::done(&self.source.shards()),
             Request::Bans => Answer::done(&bans::list(&self.bans)),
             Request::Ban(order) => bans::ban(&self.bans, &order),
             Request::Unban { offender } => bans::unban(&self.bans, &offender),
@@ -43,26 +36,6 @@ impl Desk {
             Request::RestartShards { only } => self.restart_shards(only.as_deref()).await,
             Request::Upgrade => self.upgrade().await,
         }
-    }
-
-    fn status(&self) -> Status {
-        Status {
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            process_id: std::process::id(),
-            uptime_seconds: self.started.elapsed().as_secs(),
-            server_name: self.reloader.live.load().config.server.name.clone(),
-            shards: self.shards(),
-        }
-    }
-
-    fn shards(&self) -> Vec<ShardReport> {
-        let report = |shard: &Arc<Shard>| {
-            let name = shard.address().to_string();
-            let starts = self.metrics.shard_starts(&name).get();
-            let supervised = self.successor.supervised.iter().any(|own| Arc::ptr_eq(&own.shard, shard));
-            ShardReport { shard: name, healthy: shard.is_healthy(), in_flight: shard.in_flight(), supervised, starts }
-        };
-        self.pool.shards().iter().map(report).collect()
     }
 
     /// One after the other: the next one stops when the one before serves again.
@@ -82,7 +55,7 @@ impl Desk {
                 ));
             }
         }
-        Answer::done(&self.shards())
+        Answer::done(&self.source.shards())
     }
 
     async fn upgrade(&self) -> Answer {

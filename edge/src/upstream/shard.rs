@@ -136,6 +136,11 @@ impl Shard {
         &self.address
     }
 
+    /// The address as text.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
     /// How its TCP port is spoken to; Unix sockets have the file system's permissions instead.
     pub(crate) fn tls(&self) -> Option<&ShardTls> {
         self.policy.tls.as_deref()

@@ -1,5 +1,6 @@
 //! The edge as a process, between real clients over TLS and real shards over Unix sockets.
 
+mod access_log;
 mod admin;
 mod backend;
 mod bans;
@@ -25,6 +26,7 @@ mod retries;
 mod routes;
 mod slow_clients;
 mod static_files;
+mod status;
 mod supervision;
 mod telemetry;
 mod tls;

@@ -18,6 +18,7 @@ debian_packages() {
     command -v python3 >/dev/null || missing+=(python3)
     python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3-venv)
     command -v npm >/dev/null || missing+=(npm)
+    command -v chromium >/dev/null || missing+=(chromium)
     compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || command -v initdb >/dev/null || missing+=(postgresql)
     command -v named >/dev/null || [ -x /usr/sbin/named ] || missing+=(bind9)
     command -v ip >/dev/null || [ -x /usr/sbin/ip ] || missing+=(iproute2)

@@ -196,7 +196,7 @@ impl App {
         );
 
         let mut registry = Registry::default();
-        let gate = Gate::new(secret, draining.clone(), HttpMetrics::register(&mut registry));
+        let gate = Gate::new(secret, draining.clone(), HttpMetrics::register(&mut registry), &config.server_name);
         let state = ApiState {
             accounts,
             draining: draining.clone(),

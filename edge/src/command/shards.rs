@@ -56,7 +56,7 @@ pub(super) fn restart(edge: &RunningEdge, only: Option<String>) -> Result<ExitCo
 pub(super) fn show(shards: &[ShardReport]) {
     for ShardReport { shard, healthy, in_flight, supervised, starts } in shards {
         let state = if *healthy { "takes requests" } else { "takes no requests" };
-        let starts = if *supervised { format!(", started {starts} times") } else { String::new() };
+        let starts = if *supervised { format!(", starts: {starts}") } else { String::new() };
         println!("{shard}  {state}, {in_flight} in flight{starts}");
     }
 }

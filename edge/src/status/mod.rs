@@ -1,5 +1,6 @@
 //! What a running edge says about itself, to a terminal, a program and the status page alike.
 
+mod certificates;
 pub(crate) mod page;
 pub(crate) mod routes;
 pub(crate) mod traffic;
@@ -88,18 +89,19 @@ pub(crate) struct Source {
 impl Source {
     /// How it is now.
     pub(crate) fn status(&self) -> Status {
+        let live = self.live.load();
         let since_epoch = self.clock.now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             process_id: std::process::id(),
             uptime_seconds: self.started.elapsed().as_secs(),
             now: since_epoch.as_secs(),
-            server_name: self.live.load().config.server.name.clone(),
+            server_name: live.config.server.name.clone(),
             connections: self.metrics.open_connections(),
             history_step_seconds: traffic::STEP.as_secs(),
             traffic: self.traffic.report(),
             shards: self.shards(),
-            certificates: Vec::new(),
+            certificates: certificates::list(&live.config),
             bans: Vec::new(),
             slow_routes: self.routes.slowest(),
         }

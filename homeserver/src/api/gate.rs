@@ -14,9 +14,10 @@ use gatehouse_shared::{
     telemetry::TraceParent,
 };
 use http::StatusCode;
+use ruma::ServerName;
 use tracing::Instrument;
 
-use super::{ApiError, Draining, HttpMetrics};
+use super::{ApiError, Draining, HttpMetrics, error::no_space};
 
 /// The check at the shard's door: who holds the cluster's secret may come in.
 #[derive(Clone)]
@@ -24,11 +25,13 @@ pub struct Gate {
     secret: Arc<ClusterSecret>,
     draining: Draining,
     metrics: HttpMetrics,
+    /// Whom users turn to when the server needs its administrator.
+    contact: Arc<str>,
 }
 
 impl Gate {
-    pub fn new(secret: ClusterSecret, draining: Draining, metrics: HttpMetrics) -> Self {
-        Self { secret: Arc::new(secret), draining, metrics }
+    pub fn new(secret: ClusterSecret, draining: Draining, metrics: HttpMetrics, server_name: &ServerName) -> Self {
+        Self { secret: Arc::new(secret), draining, metrics, contact: no_space::contact(server_name).into() }
     }
 
     /// Puts the check before every route of `router`, and the answers for unknown paths and methods behind them.
@@ -73,7 +76,7 @@ async fn admit(State(gate): State<Gate>, mut request: Request, next: Next) -> Re
         parent.adopt(&span);
     }
     request.extensions_mut().insert(forwarded);
-    let response = next.run(request).instrument(span).await;
+    let response = no_space::complete(next.run(request).instrument(span).await, &gate.contact);
     gate.metrics.answered(&method, route, response.status(), begun.elapsed());
     response
 }

@@ -2,6 +2,7 @@
 //! come twice.
 
 mod database_away;
+mod disk_full;
 mod load;
 mod starting;
 

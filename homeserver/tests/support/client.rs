@@ -22,6 +22,13 @@ pub struct Answer {
 }
 
 impl Answer {
+    async fn read(response: reqwest::Response) -> Result<Self, reqwest::Error> {
+        let status = response.status();
+        let retry_after = response.headers().get("retry-after").and_then(|value| value.to_str().ok()?.parse().ok());
+        let body = serde_json::from_slice(&response.bytes().await?).unwrap_or_default();
+        Ok(Self { status, retry_after, body })
+    }
+
     /// The body of an answer that must be a success.
     ///
     /// # Panics
@@ -127,11 +134,7 @@ impl Server {
         if let Some(body) = body {
             request = request.json(body);
         }
-        let response = request.send().await?;
-        let status = response.status();
-        let retry_after = response.headers().get("retry-after").and_then(|value| value.to_str().ok()?.parse().ok());
-        let body = serde_json::from_slice(&response.bytes().await?).unwrap_or_default();
-        Ok(Answer { status, retry_after, body })
+        Answer::read(request.send().await?).await
     }
 }
 
@@ -160,6 +163,28 @@ impl User {
             let wait = wait.unwrap_or_else(|| panic!("{method} {path} has no retry_after_ms: {}", answer.body));
             tokio::time::sleep(std::time::Duration::from_millis(wait)).await;
         }
+    }
+
+    /// Uploads bytes as media; the answer has their `content_uri`.
+    ///
+    /// # Panics
+    /// When there is no answer at all.
+    pub async fn upload(&self, bytes: Vec<u8>) -> Answer {
+        let url = format!("{}/_matrix/media/v3/upload", self.server.base_url);
+        let request = self.server.http.post(url).bearer_auth(&self.access_token).body(bytes);
+        Answer::read(request.send().await.expect("the upload is answered")).await.expect("a whole answer")
+    }
+
+    /// The bytes of media.
+    ///
+    /// # Panics
+    /// When the server does not give them.
+    pub async fn download(&self, content_uri: &str) -> Vec<u8> {
+        let media = content_uri.strip_prefix("mxc://").expect("a content URI");
+        let url = format!("{}/_matrix/client/v1/media/download/{media}", self.server.base_url);
+        let response = self.server.http.get(url).bearer_auth(&self.access_token).send().await;
+        let response = response.and_then(reqwest::Response::error_for_status).expect("the media");
+        response.bytes().await.expect("all of the media").to_vec()
     }
 
     /// Makes a room and returns its id.

@@ -9,6 +9,7 @@ use std::sync::OnceLock;
 use tempfile::TempDir;
 
 use crate::chance;
+use crate::disk::{Disk, Holds, SmallDisk};
 use crate::keeper::{self, Kept, children_of};
 use crate::ports::free_port;
 
@@ -33,11 +34,13 @@ pub struct Options {
     pub database: Database,
     /// A file with certificate authorities of other servers that are trusted.
     pub trusted_ca: Option<PathBuf>,
+    /// A disk of its own that can be filled, for one part of what is kept. See [`disk::is_permitted`].
+    pub disk: Option<SmallDisk>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { shards: 1, database: Database::Sqlite, trusted_ca: None }
+        Self { shards: 1, database: Database::Sqlite, trusted_ca: None, disk: None }
     }
 }
 
@@ -46,6 +49,7 @@ impl Default for Options {
 pub struct Deployment {
     folder: TempDir,
     shards: u16,
+    disk: Option<SmallDisk>,
     https: u16,
     federation: u16,
     edge: Option<Kept>,
@@ -61,8 +65,14 @@ impl Deployment {
     /// When the edge does not start, with its log.
     pub fn start(options: &Options) -> Self {
         let folder = keeper::folder("gatehouse-test-");
-        let mut deployment =
-            Self { folder, shards: options.shards, https: free_port(), federation: free_port(), edge: None };
+        let mut deployment = Self {
+            folder,
+            shards: options.shards,
+            disk: options.disk,
+            https: free_port(),
+            federation: free_port(),
+            edge: None,
+        };
         deployment.write_configuration(options);
         deployment.resume();
         deployment
@@ -135,7 +145,10 @@ impl Deployment {
             .append(true)
             .open(self.log_file())
             .expect("the temporary folder is writable");
-        let mut command = Command::new(program("gatehouse"));
+        let mut command = match self.disk {
+            None => Command::new(program("gatehouse")),
+            Some(disk) => disk.command(&self.disk_folder(), &program("gatehouse")),
+        };
         command.arg("run").arg("--json").arg("--config").arg(self.folder.path().join("edge.toml"));
         let mut edge = Kept::start(command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log));
         // The pipe stays open, so that nobody who writes to it later is in for a surprise.
@@ -163,6 +176,19 @@ impl Deployment {
         lines[lines.len().saturating_sub(150)..].join("\n")
     }
 
+    /// The small disk while the deployment runs.
+    ///
+    /// # Panics
+    /// When the deployment has none.
+    pub fn disk(&self) -> Disk {
+        assert!(self.disk.is_some(), "the deployment was given no disk");
+        Disk::seen_by(self.edge_pid(), &self.disk_folder())
+    }
+
+    fn disk_folder(&self) -> PathBuf {
+        self.folder.path().join("disk")
+    }
+
     fn log_file(&self) -> PathBuf {
         self.folder.path().join("log")
     }
@@ -173,6 +199,10 @@ impl Deployment {
         write(&folder.join("cluster-secret"), &secret);
         write(&folder.join("edge.toml"), &self.edge_toml());
         write(&folder.join("homeserver.toml"), &self.homeserver_toml(options));
+    }
+
+    fn holds(&self, what: Holds) -> bool {
+        self.disk.is_some_and(|disk| disk.holds == what)
     }
 
     fn edge_toml(&self) -> String {
@@ -211,9 +241,11 @@ socket_folder = "{folder}/sockets"
         let folder = self.folder.path().display();
         let name = self.server_name();
         let database = match &options.database {
+            Database::Sqlite if self.holds(Holds::Database) => format!("sqlite = \"{folder}/disk/gatehouse.db\""),
             Database::Sqlite => format!("sqlite = \"{folder}/gatehouse.db\""),
             Database::Postgres(url) => format!("postgres = \"{url}\""),
         };
+        let media = if self.holds(Holds::Media) { format!("folder = \"{folder}/disk/media\"") } else { String::new() };
         let trusted = options.trusted_ca.as_ref().map(|file| format!("ca_file = \"{}\"", file.display()));
         let trusted = trusted.unwrap_or_default();
         format!(
@@ -224,6 +256,9 @@ cluster_secret = {{ file = "{folder}/cluster-secret" }}
 
 [database]
 {database}
+
+[media]
+{media}
 
 [registration]
 mode = "open"

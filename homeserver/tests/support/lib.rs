@@ -4,6 +4,7 @@
 //! test process ends, however that happens: its keeper reads a pipe that only the test process holds.
 
 pub mod client;
+pub mod disk;
 pub mod edge;
 pub mod keeper;
 pub mod postgres;

@@ -1,14 +1,11 @@
 //! What a client or another server hears from media.
 
-use std::{io, time::Duration};
+use std::io;
 
 use http::StatusCode;
 
 use super::ApiError;
 use crate::media::{DownloadError, FetchError, ReserveError, ThumbnailError, UploadError, UploadToError};
-
-/// When a client should try again after the disk was full.
-const RETRY_AFTER: Duration = Duration::from_secs(30);
 
 impl From<UploadError> for ApiError {
     fn from(error: UploadError) -> Self {
@@ -95,7 +92,7 @@ impl From<ThumbnailError> for ApiError {
 fn storage(error: &io::Error) -> ApiError {
     tracing::error!(%error, "the media folder failed");
     match error.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => ApiError::unavailable(RETRY_AFTER),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => ApiError::no_space(),
         _ => ApiError::internal(),
     }
 }

@@ -7,6 +7,7 @@ mod ephemeral;
 mod federation;
 mod media;
 mod moderation;
+pub(in crate::api) mod no_space;
 pub(in crate::api) mod rooms;
 mod storage;
 mod sync;
@@ -27,6 +28,8 @@ pub struct ApiError {
     body: Map<String, Value>,
     retry_after: Option<std::time::Duration>,
     verdict: Option<Verdict>,
+    /// Whether the answer has to name whom to turn to.
+    needs_contact: bool,
 }
 
 impl ApiError {
@@ -35,12 +38,12 @@ impl ApiError {
         let mut body = Map::new();
         body.insert("errcode".to_owned(), errcode.into());
         body.insert("error".to_owned(), Value::String(message.into()));
-        Self { status, body, retry_after: None, verdict: None }
+        Self { status, body, retry_after: None, verdict: None, needs_contact: false }
     }
 
     /// The answer that asks for (more) user-interactive authentication: 401 with flows, session and what failed.
     pub fn interactive(body: Map<String, Value>) -> Self {
-        Self { status: StatusCode::UNAUTHORIZED, body, retry_after: None, verdict: None }
+        Self { status: StatusCode::UNAUTHORIZED, body, retry_after: None, verdict: None, needs_contact: false }
     }
 
     /// Adds a field beside `errcode` and `error`.
@@ -123,6 +126,9 @@ impl IntoResponse for ApiError {
         }
         let mut response = Response::new(Body::from(Value::Object(self.body).to_string()));
         *response.status_mut() = self.status;
+        if self.needs_contact {
+            response.extensions_mut().insert(no_space::NeedsContact);
+        }
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         if let Some(retry_after) = self.retry_after {

@@ -17,7 +17,11 @@ impl From<DbError> for ApiError {
 impl From<&DbError> for ApiError {
     fn from(error: &DbError) -> Self {
         tracing::error!(error = error as &dyn std::error::Error, "the database failed");
-        if error.is_transient() { Self::unavailable(RETRY_AFTER) } else { Self::internal() }
+        match error {
+            DbError::DiskFull(_) => Self::no_space(),
+            error if error.is_transient() => Self::unavailable(RETRY_AFTER),
+            _ => Self::internal(),
+        }
     }
 }
 

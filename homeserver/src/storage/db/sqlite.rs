@@ -302,6 +302,11 @@ impl rusqlite::ToSql for Bound<'_> {
 }
 
 fn classify(error: rusqlite::Error, sql: &'static str) -> DbError {
+    /// The index of the WAL cannot grow, which SQLite calls a failure of the disk: what it lacks is room.
+    const NO_ROOM_FOR_INDEX: i32 = rusqlite::ffi::SQLITE_IOERR_SHMSIZE;
+    if error.sqlite_error().is_some_and(|error| error.extended_code == NO_ROOM_FOR_INDEX) {
+        return DbError::DiskFull(error.into());
+    }
     match error.sqlite_error_code() {
         Some(ErrorCode::ConstraintViolation) => DbError::Constraint(error.into()),
         Some(ErrorCode::DiskFull) => DbError::DiskFull(error.into()),

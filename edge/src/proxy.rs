@@ -551,15 +551,12 @@ enum Next {
     Forward,
 }
 
-/// Whether every reader of the request sees the same target and the same end of it.
+/// Whether every reader of the request sees the same end of it.
 fn is_clear(session: &Session) -> bool {
     let request = session.req_header();
-    if !framing::is_clear(request.version, &request.headers) {
-        return false;
-    }
-    let Some(raw) = session.as_http1().map(|http1| http1.get_headers_raw_bytes()) else { return true };
-    framing::has_clear_target(&raw)
-        && !(request.headers.contains_key(TRANSFER_ENCODING) && framing::names_a_length(&raw))
+    let coded = request.headers.contains_key(TRANSFER_ENCODING);
+    let raw = session.as_http1().filter(|_| coded).map(|http1| http1.get_headers_raw_bytes());
+    framing::is_clear(request.version, &request.headers) && !raw.is_some_and(|raw| framing::names_a_length(&raw))
 }
 
 fn facts<'r>(exchange: &'r Exchange, request: &'r RequestHeader, target: &'r str, traceparent: &'r str) -> Facts<'r> {

@@ -24,17 +24,6 @@ pub(crate) fn names_a_length(raw: &[u8]) -> bool {
         .any(|line| line.get(..name.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(name)))
 }
 
-/// Whether the first line of a raw HTTP/1 header is three words (RFC 9112, section 3). Pingora takes what stands between the
-/// first space and the last one for the target, and writes spaces and control characters in it as escapes.
-pub(crate) fn has_clear_target(raw: &[u8]) -> bool {
-    // Empty lines before the request are allowed.
-    let begin = raw.iter().position(|byte| !matches!(byte, b'\r' | b'\n')).unwrap_or_default();
-    let line = raw[begin..].split(|byte| *byte == b'\n').next().unwrap_or_default();
-    let line = line.strip_suffix(b"\r").unwrap_or(line);
-    let is_plain = |byte: &u8| byte.is_ascii_graphic() || *byte == b' ';
-    line.iter().all(is_plain) && line.iter().filter(|byte| **byte == b' ').count() == 2
-}
-
 fn is_length(length: &HeaderValue) -> bool {
     let digits = length.as_bytes();
     !digits.is_empty() && digits.iter().all(u8::is_ascii_digit)
@@ -62,18 +51,6 @@ mod tests {
             assert!(clear(Version::HTTP_11, &headers), "{headers:?}");
         }
         assert!(clear(Version::HTTP_2, &[(CONTENT_LENGTH, "5")]));
-    }
-
-    #[test]
-    fn a_request_line_has_three_words() {
-        for line in ["GET / HTTP/1.1\r\nhost: a b\r\n\r\n", "\r\nPUT /a%20b?c HTTP/1.1\r\n\r\n", "GET / HTTP/1.1"] {
-            assert!(has_clear_target(line.as_bytes()), "{line:?}");
-        }
-        for line in
-            ["GET /a b HTTP/1.1\r\n", "GET /a\rb HTTP/1.1\r\n", "GET /\tb HTTP/1.1\r\n", "GET /é HTTP/1.1\r\n", ""]
-        {
-            assert!(!has_clear_target(line.as_bytes()), "{line:?}");
-        }
     }
 
     #[test]

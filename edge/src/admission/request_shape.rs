@@ -49,8 +49,8 @@ fn is_authority(host: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use http::{HeaderName, HeaderValue};
     use http::header::COOKIE;
+    use http::{HeaderName, HeaderValue};
 
     use super::*;
 

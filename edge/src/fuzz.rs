@@ -84,6 +84,13 @@ pub fn configuration(bytes: &[u8]) {
     }
 }
 
+/// No certificate of a stranger ends the doctor, and who issued it is told as it says.
+pub fn certificate(bytes: &[u8]) {
+    let Some(seen) = doctor::described(&rustls_pki_types::CertificateDer::from(bytes)) else { return };
+    // Not the other way round: one text can be encoded in several ways.
+    assert!(!seen.is_self_issued || seen.subject == seen.issuer, "{seen:?}");
+}
+
 /// No answer of somebody else's server ends the doctor.
 pub fn doctor_answer(bytes: &[u8]) {
     doctor::judge_bytes(bytes);
@@ -123,11 +130,11 @@ mod tests {
     ];
 
     /// Spoils each of `seeds` many times, in ways that a seed decides, and gives what comes of it to `target`.
-    fn try_many(target: fn(&[u8]), seeds: &[&str]) {
+    fn try_many<S: AsRef<[u8]>>(target: fn(&[u8]), seeds: &[S]) {
         let chance = Chance::seeded(7);
         let below = |limit: usize| usize::try_from(chance.number() % limit.max(1) as u64).unwrap();
         for round in 0..3_000 {
-            let mut bytes = seeds[round % seeds.len()].as_bytes().to_vec();
+            let mut bytes = seeds[round % seeds.len()].as_ref().to_vec();
             for _ in 0..=below(4) {
                 let at = below(bytes.len() + 1);
                 match below(5) {
@@ -178,6 +185,15 @@ mod tests {
     #[test]
     fn configurations() {
         try_many(configuration, &[include_str!("../../conf/edge.toml"), "[server]\nname = \"a\"\n"]);
+    }
+
+    #[test]
+    fn certificates() {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let names = ["example.org".to_owned(), "*.example.org".to_owned(), "2001:db8::1".to_owned()];
+        let seed = rcgen::CertificateParams::new(names).unwrap().self_signed(&key).unwrap();
+        certificate(seed.der());
+        try_many(certificate, &[seed.der()]);
     }
 
     #[test]

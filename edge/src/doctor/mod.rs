@@ -20,6 +20,8 @@ pub mod report;
 #[cfg(any(test, fuzzing))]
 pub(crate) use checks::testing::judge_bytes;
 pub use probe::ProbeError;
+#[cfg(any(test, fuzzing))]
+pub(crate) use probe::tls::described;
 
 use crate::config::EdgeConfig;
 use crate::server_name::{Host, ServerName};

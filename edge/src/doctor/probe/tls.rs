@@ -187,7 +187,7 @@ fn trust_of(error: Error) -> Trust {
     }
 }
 
-fn described(der: &CertificateDer<'_>) -> Option<CertificateSeen> {
+pub(crate) fn described(der: &CertificateDer<'_>) -> Option<CertificateSeen> {
     let (_, certificate) = x509_parser::parse_x509_certificate(der).ok()?;
     Some(CertificateSeen {
         subject: certificate.subject().to_string(),

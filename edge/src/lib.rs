@@ -3,7 +3,10 @@
 //! `listener → admission → routing → upstream`; `proxy` calls the last three, and they never call each other.
 
 mod access_log;
+mod acme;
 mod admission;
+mod certificate_metrics;
+mod certs;
 mod chance;
 pub mod command;
 pub mod config;
@@ -31,6 +34,7 @@ pub mod server;
 mod server_name;
 mod shedding;
 mod status;
+pub mod supply;
 mod systemd;
 pub mod upgrade;
 mod upstream;

@@ -74,6 +74,12 @@ impl Reply {
         Self { status, headers: vec![(LOCATION, location)], body: Bytes::new(), cors: true }
     }
 
+    /// A text that a program reads.
+    pub(crate) fn text(body: String) -> Self {
+        let headers = vec![(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"))];
+        Self { status: StatusCode::OK, headers, body: body.into(), cors: false }
+    }
+
     fn json(status: StatusCode, body: Bytes) -> Self {
         let headers = vec![(CONTENT_TYPE, HeaderValue::from_static("application/json"))];
         Self { status, headers, body, cors: true }

@@ -18,6 +18,7 @@ use tracing::{debug, warn};
 
 use super::client_io::{ClientIo, ClientSocket};
 use super::http2;
+use super::tls;
 use crate::header_deadline::{HeaderDeadline, HeaderProgress};
 use crate::metrics::Connections;
 
@@ -119,6 +120,8 @@ impl<A: HttpServerApp + Send + Sync + 'static> Endpoint<A> {
         let socket = ClientSocket::new(tcp, peer, self.shared.clock.now());
         let Some(acceptor) = &self.tls else { return self.speak_http(socket).await };
         match tokio::time::timeout(self.shared.handshake_within, acceptor.tls_handshake(socket)).await {
+            // The handshake was the answer to an authority's challenge.
+            Ok(Ok(tls)) if tls::is_challenge(&tls) => return,
             Ok(Ok(tls)) => return self.speak_http(tls).await,
             // Scanners fail handshakes all day: counted, and told only to who asks for it.
             Ok(Err(error)) => debug!(client = %peer.ip(), %error, "TLS handshake failed"),

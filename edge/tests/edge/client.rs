@@ -61,17 +61,22 @@ impl Answer {
 }
 
 pub(crate) async fn tls(address: SocketAddr, ca: &Path, name: &str, protocols: &[&[u8]]) -> TlsStream<TcpStream> {
+    let mut config = trusting(ca);
+    config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
+    let tcp = TcpStream::connect(address).await.unwrap();
+    let name = ServerName::try_from(name.to_owned()).unwrap();
+    TlsConnector::from(Arc::new(config)).connect(name, tcp).await.unwrap()
+}
+
+/// A client's TLS that trusts the authorities in `ca` alone.
+pub(crate) fn trusting(ca: &Path) -> ClientConfig {
     let mut roots = RootCertStore::empty();
     for certificate in CertificateDer::pem_file_iter(ca).unwrap() {
         roots.add(certificate.unwrap()).unwrap();
     }
     let provider = Arc::new(tokio_rustls::rustls::crypto::aws_lc_rs::default_provider());
     let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
-    let mut config = config.with_root_certificates(roots).with_no_client_auth();
-    config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
-    let tcp = TcpStream::connect(address).await.unwrap();
-    let name = ServerName::try_from(name.to_owned()).unwrap();
-    TlsConnector::from(Arc::new(config)).connect(name, tcp).await.unwrap()
+    config.with_root_certificates(roots).with_no_client_auth()
 }
 
 /// One connection.
@@ -82,14 +87,24 @@ pub(crate) enum Connection {
 
 impl Connection {
     pub(crate) async fn http1(address: SocketAddr, ca: &Path) -> Self {
-        let stream = tls(address, ca, "localhost", &[b"http/1.1"]).await;
+        Self::http1_as(address, ca, "localhost").await
+    }
+
+    /// To the server that calls itself `name`.
+    pub(crate) async fn http1_as(address: SocketAddr, ca: &Path, name: &str) -> Self {
+        let stream = tls(address, ca, name, &[b"http/1.1"]).await;
         let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.unwrap();
         tokio::spawn(connection.with_upgrades());
         Self::Http1(sender)
     }
 
     pub(crate) async fn http2(address: SocketAddr, ca: &Path) -> Self {
-        let stream = tls(address, ca, "localhost", &[b"h2"]).await;
+        Self::http2_as(address, ca, "localhost").await
+    }
+
+    /// To the server that calls itself `name`.
+    pub(crate) async fn http2_as(address: SocketAddr, ca: &Path, name: &str) -> Self {
+        let stream = tls(address, ca, name, &[b"h2"]).await;
         assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"h2"[..]));
         let (sender, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
         tokio::spawn(connection);

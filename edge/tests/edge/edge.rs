@@ -44,6 +44,7 @@ pub(crate) struct Edge {
     pub(crate) https: SocketAddr,
     pub(crate) federation: SocketAddr,
     pub(crate) http: SocketAddr,
+    pub(crate) internal: SocketAddr,
     pub(crate) metrics: SocketAddr,
     pub(crate) ca: PathBuf,
     pub(crate) shards: Vec<Arc<Shard>>,
@@ -87,6 +88,15 @@ impl Edge {
              [limits]\n{limits}\n[telemetry]\nmetrics_address = \"127.0.0.1:0\"\n{sections}\n",
             folder = folder.path().display(),
         );
+        Self::launch_with(folder, shards, &config, environment).await
+    }
+
+    /// An edge with a configuration of the test's own.
+    pub(crate) async fn launch(folder: TempDir, shards: Vec<Arc<Shard>>, config: &str) -> Self {
+        Self::launch_with(folder, shards, config, &[]).await
+    }
+
+    async fn launch_with(folder: TempDir, shards: Vec<Arc<Shard>>, config: &str, environment: &[(&str, &str)]) -> Self {
         let file = folder.path().join("edge.toml");
         std::fs::write(&file, config).unwrap();
         let log = std::fs::File::create(folder.path().join("log")).unwrap();
@@ -103,14 +113,15 @@ impl Edge {
         let mut lines = BufReader::new(process.stdout.take().unwrap()).lines();
         let line = patiently("the edge's start", lines.next_line()).await.unwrap().expect("the edge ended at once");
         let listening = serde_json::from_str::<serde_json::Value>(&line).unwrap()["listening"].clone();
-        let first = |kind: &str| listening[kind][0].as_str().unwrap().parse().unwrap();
+        let first = |kind: &str| listening[kind][0].as_str().unwrap_or("0.0.0.0:0").parse().unwrap();
         let edge = Self {
             process,
             https: first("https"),
             federation: first("federation"),
             http: first("http"),
             metrics: listening["metrics"].as_str().unwrap().parse().unwrap(),
-            ca: listening["ca"].as_str().unwrap().into(),
+            internal: first("internal"),
+            ca: listening["ca"].as_str().unwrap_or_default().into(),
             shards,
             folder,
         };

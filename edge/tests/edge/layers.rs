@@ -4,8 +4,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// `listener → admission → routing → upstream`: these never use each other, nor what puts them together.
-const ROOMS: [(&str, &[&str]); 6] = [
+const ROOMS: [(&str, &[&str]); 7] = [
     ("listener", &["config", "header_deadline", "metrics"]),
+    ("acme", &["chance", "config", "listener"]),
     ("admission", &[]),
     ("routing", &[]),
     // Files and what is done to bodies; what a client takes is decided in `routing`.

@@ -1,6 +1,7 @@
 //! The edge as a process, between real clients over TLS and real shards over Unix sockets.
 
 mod access_log;
+mod acme;
 mod admin;
 mod backend;
 mod bodies;

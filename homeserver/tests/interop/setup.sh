@@ -21,7 +21,10 @@ debian_packages() {
     command -v zstd >/dev/null || missing+=(zstd)
     command -v chromium >/dev/null || missing+=(chromium)
     compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || command -v initdb >/dev/null || missing+=(postgresql)
+    # The edge's tests: name servers, an ACME authority with its challenge test server, network namespaces.
     command -v named >/dev/null || [ -x /usr/sbin/named ] || missing+=(bind9)
+    command -v dig >/dev/null || missing+=(bind9-dnsutils)
+    command -v pebble >/dev/null || missing+=(pebble)
     command -v ip >/dev/null || [ -x /usr/sbin/ip ] || missing+=(iproute2)
     command -v nginx >/dev/null || [ -x /usr/sbin/nginx ] || missing+=(nginx)
     [ ${#missing[@]} -gt 0 ] || return 0

@@ -4,6 +4,11 @@
 //! waits than one answer carries, the position covers messages that were not delivered yet; then a watermark (the
 //! `message_nid` of the last one delivered) stands beside the position: delivered is what the position covers *and*
 //! the watermark reaches.
+//!
+//! A queue has no largest length. Its messages carry keys: one that was dropped is a conversation that stays unreadable
+//! without anybody knowing why, and the specification wants them kept until they are delivered. What bounds a queue is who
+//! may write into it (devices that are logged in, each message within the size of a request, and rates at the edge) and how
+//! long it lives: it goes with its device, in the commit that deletes that.
 
 use super::{Db, DbError, Row, Snapshot, Stmt, Value, db::json_list};
 use crate::params;

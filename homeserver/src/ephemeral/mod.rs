@@ -1,6 +1,7 @@
 //! What passes: who types, who has read how far, who is there.
 
 mod presence;
+mod presence_of_devices;
 mod receipts;
 mod typing;
 
@@ -38,11 +39,12 @@ struct Shared {
     parts: EphemeralParts,
     /// Whose typing (room, user) this shard watches, so that it ends in time.
     watched: Mutex<HashSet<(i64, i64)>>,
+    devices: Mutex<presence_of_devices::Devices>,
 }
 
 impl Ephemeral {
     pub fn new(parts: EphemeralParts) -> Self {
-        Self { shared: Arc::new(Shared { parts, watched: Mutex::default() }) }
+        Self { shared: Arc::new(Shared { parts, watched: Mutex::default(), devices: Mutex::default() }) }
     }
 
     fn parts(&self) -> &EphemeralParts {

@@ -20,7 +20,8 @@ use crate::{
 
 impl Syncer {
     /// The answer, and whether there is anything in it that a client would want to be woken for.
-    pub(super) fn answer(&self, request: &SyncRequest<'_>, gathered: Gathered) -> (String, bool) {
+    pub(super) fn answer(&self, request: &SyncRequest<'_>, mut gathered: Gathered) -> (String, bool) {
+        gathered.extras.shape = request.filter.shape.clone();
         let mut out = String::with_capacity(4096);
         let mut object = Object::open(&mut out);
         object.string("next_batch", &gathered.token.to_string());

@@ -177,6 +177,7 @@ fn write_answer(
     keys: &str,
 ) -> String {
     let mut extras = Extras::at(now_ms);
+    extras.shape = request.filter.shape.clone();
     for event in news.iter().flat_map(|room| &room.shown) {
         if let Some(transaction) = &event.transaction
             && transaction.is_of(request.user_nid, request.device_id)

@@ -1,13 +1,13 @@
 //! Decides what a client's filter lets through.
 //!
-//! Specification: client-server API, "Filtering". `event_fields` may be ignored by a server, and is; `event_format`
-//! is always `client`.
+//! Specification: client-server API, "Filtering".
 
-use std::collections::HashSet;
+use std::{collections::HashSet, sync::Arc};
 
-use ruma::api::client::filter::{Filter, FilterDefinition, LazyLoadOptions, RoomEventFilter, UrlFilter};
+use ruma::api::client::filter::{EventFormat, Filter, FilterDefinition, LazyLoadOptions, RoomEventFilter, UrlFilter};
 use serde::{Deserialize, de::IgnoredAny};
 
+use super::shape::EventShape;
 use crate::rules::pdu::Pdu;
 
 /// Events of a timeline when the client asks for no number.
@@ -28,6 +28,8 @@ pub struct SyncFilter {
     pub(super) presence: EventFilter,
     pub(super) lazy: LazyLoading,
     pub(super) separates_threads: bool,
+    /// How events are written; `None` for as they usually are.
+    pub(super) shape: Option<Arc<EventShape>>,
 }
 
 /// Whether memberships are sent only for users whose events are sent.
@@ -56,6 +58,11 @@ impl From<&FilterDefinition> for SyncFilter {
             presence: EventFilter::from(&definition.presence),
             lazy: LazyLoading::from(&room.state.lazy_load_options),
             separates_threads: room.timeline.unread_thread_notifications,
+            shape: EventShape::new(
+                definition.event_format == EventFormat::Federation,
+                definition.event_fields.as_deref(),
+            )
+            .map(Arc::new),
         }
     }
 }

@@ -17,6 +17,7 @@ mod keys;
 mod memory;
 pub mod room;
 mod scope;
+mod shape;
 #[cfg(test)]
 mod tests;
 mod token;

@@ -9,6 +9,7 @@ use std::{
 use ruma::{EventId, TransactionId};
 use serde_json::value::RawValue;
 
+use super::shape::EventShape;
 use crate::{
     rules::{
         membership::Membership,
@@ -118,6 +119,8 @@ pub(super) struct Extras {
     pub(super) transactions: HashMap<String, String>,
     /// Bundled aggregations by the number of the event they belong to.
     pub(super) relations: HashMap<i64, Box<RawValue>>,
+    /// How the reader wants events written, when that is not as usual.
+    pub(super) shape: Option<Arc<EventShape>>,
     /// The reader's membership at the time of events, by their number, where it is not `join`.
     memberships: HashMap<i64, Membership>,
 }
@@ -149,7 +152,7 @@ impl Extras {
             relations: self.relations.get(&event.event_nid).map(|relations| &**relations),
             stripped_state: None,
         };
-        event.pdu.write_client_event(out, format, &unsigned);
+        self.push_shaped(out, &event.pdu, format, &unsigned);
     }
 
     /// Writes an event as part of a state: without what only timelines tell.
@@ -160,7 +163,14 @@ impl Extras {
             redacted_because: redaction.map(|redaction| &redaction.pdu),
             ..Unsigned::default()
         };
-        event.pdu.write_client_event(out, format, &unsigned);
+        self.push_shaped(out, &event.pdu, format, &unsigned);
+    }
+
+    fn push_shaped(&self, out: &mut String, pdu: &Pdu, format: ClientFormat, unsigned: &Unsigned<'_>) {
+        match &self.shape {
+            None => pdu.write_client_event(out, format, unsigned),
+            Some(shape) => out.push_str(&shape.of(pdu, pdu.to_client_event(format, unsigned))),
+        }
     }
 
     fn age(&self, pdu: &Pdu) -> i64 {

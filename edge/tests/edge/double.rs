@@ -13,6 +13,7 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixListener;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -34,6 +35,15 @@ pub(crate) enum Order {
     Die,
     /// Takes the request and cuts this one connection.
     HangUp,
+}
+
+/// Copies in turns, as `tokio::io::copy` does, whoever reads or writes.
+async fn copy<R, W>(mut from: R, mut to: W) -> std::io::Result<u64>
+where
+    R: tokio::io::AsyncRead + Unpin,
+    W: tokio::io::AsyncWrite + Unpin,
+{
+    tokio::io::copy(&mut from, &mut to).await
 }
 
 /// A running shard.
@@ -190,13 +200,32 @@ fn said(headers: Vec<(&'static str, &'static str)>, body: String) -> Response<Fu
     response.body(Full::from(body)).unwrap()
 }
 
-/// Switches protocols and echoes bytes from then on.
+/// How many bytes a shard sends on its own, and reads meanwhile, at the target [`FLOOD`].
+pub(crate) const FLOOD_BYTES: u64 = 32 << 20;
+/// Where a shard switches protocols, sends and reads at once and then says goodbye by one byte of its own.
+pub(crate) const FLOOD: &str = "/_matrix/client/unstable/flood";
+/// Where a shard switches protocols and reads nothing.
+pub(crate) const DEAF: &str = "/_matrix/client/unstable/deaf";
+
+/// Switches protocols and echoes bytes from then on, or does what the target says.
 pub(crate) fn upgrade(mut request: Request<Incoming>) -> Response<Full<Bytes>> {
+    let target = request.uri().path().to_owned();
     let upgraded = hyper::upgrade::on(&mut request);
     tokio::spawn(async move {
         let stream = TokioIo::new(upgraded.await.unwrap());
         let (mut read, mut write) = tokio::io::split(stream);
-        let _ = tokio::io::copy(&mut read, &mut write).await;
+        match target.as_str() {
+            FLOOD => {
+                let sent = tokio::io::repeat(b's').take(FLOOD_BYTES);
+                let received = (&mut read).take(FLOOD_BYTES);
+                let (sent, received) = tokio::join!(copy(sent, &mut write), copy(received, tokio::io::sink()));
+                assert_eq!((sent.unwrap(), received.unwrap()), (FLOOD_BYTES, FLOOD_BYTES));
+                write.write_all(b".").await.unwrap();
+                let _ = copy(read, tokio::io::sink()).await;
+            }
+            DEAF => std::future::pending().await,
+            _ => drop(copy(read, write).await),
+        }
     });
     Response::builder()
         .status(StatusCode::SWITCHING_PROTOCOLS)

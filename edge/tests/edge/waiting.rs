@@ -4,10 +4,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 use tokio::sync::Notify;
+use tokio_rustls::client::TlsStream;
 
 use crate::client::{request, tls};
-use crate::double::Order;
+use crate::double::{DEAF, FLOOD, FLOOD_BYTES, Order};
 use crate::edge::{Edge, Options, patiently};
 
 /// Every deadline of the edge at its shortest.
@@ -42,15 +44,7 @@ async fn a_long_poll_outlasts_every_deadline() {
 #[tokio::test]
 async fn a_websocket_passes_through_and_may_be_silent() {
     let edge = hurried().await;
-    let mut stream = tls(edge.https, &edge.ca, "localhost", &[b"http/1.1"]).await;
-    let handshake = "GET /_matrix/client/unstable/socket HTTP/1.1\r\nhost: localhost\r\nconnection: Upgrade\r\n\
-                     upgrade: websocket\r\nsec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
-    stream.write_all(handshake.as_bytes()).await.unwrap();
-    let mut answer = Vec::new();
-    while !answer.ends_with(b"\r\n\r\n") {
-        answer.push(patiently("the handshake", stream.read_u8()).await.unwrap());
-    }
-    assert!(answer.starts_with(b"HTTP/1.1 101 "), "{}", answer.escape_ascii());
+    let mut stream = web_socket(&edge, "/_matrix/client/unstable/socket").await;
     for silence in [Duration::ZERO, LONG] {
         tokio::time::sleep(silence).await;
         stream.write_all(b"\x81\x05hello").await.unwrap();
@@ -66,6 +60,57 @@ async fn a_websocket_passes_through_and_may_be_silent() {
         stream.write_all(&turn).await.unwrap();
         stream.flush().await.unwrap();
         patiently("the echo", stream.read_exact(&mut echo)).await.unwrap();
+    }
+}
+
+/// A WebSocket, or any protocol that is switched to, right after the handshake.
+async fn web_socket(edge: &Edge, target: &str) -> TlsStream<TcpStream> {
+    let mut stream = tls(edge.https, &edge.ca, "localhost", &[b"http/1.1"]).await;
+    let handshake = format!(
+        "GET {target} HTTP/1.1\r\nhost: localhost\r\nconnection: Upgrade\r\nupgrade: websocket\r\n\
+         sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    );
+    stream.write_all(handshake.as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    while !answer.ends_with(b"\r\n\r\n") {
+        answer.push(patiently("the handshake", stream.read_u8()).await.unwrap());
+    }
+    assert!(answer.starts_with(b"HTTP/1.1 101 "), "{}", answer.escape_ascii());
+    stream
+}
+
+/// Each of the two sends and reads independently, as programs that speak WebSocket do. (Pingora writes to a shard and reads
+/// from it in turns: one that reads only when its last answer was taken stalls once all buffers between are full.)
+#[tokio::test]
+async fn a_websocket_may_be_flooded_both_ways_at_once() {
+    let edge = hurried().await;
+    let stream = web_socket(&edge, FLOOD).await;
+    let (read, mut write) = tokio::io::split(stream);
+    let send = async {
+        let sent = tokio::io::copy(&mut tokio::io::repeat(b'c').take(FLOOD_BYTES), &mut write).await;
+        write.flush().await.unwrap();
+        sent.unwrap()
+    };
+    let receive = async {
+        let mut received = Vec::new();
+        read.take(FLOOD_BYTES + 1).read_to_end(&mut received).await.unwrap();
+        received
+    };
+    let (sent, received) = patiently("the flood", async { tokio::join!(send, receive) }).await;
+    assert_eq!((sent, received.len() as u64), (FLOOD_BYTES, FLOOD_BYTES + 1));
+    assert_eq!(received.last(), Some(&b'.'), "the shard did not get all of it");
+}
+
+/// What a peer does not take stays with the sender: between them stand the system's buffers and a few chunks.
+#[tokio::test]
+async fn a_websocket_whose_peer_reads_nothing_holds_the_sender_back() {
+    let edge = hurried().await;
+    let mut stream = web_socket(&edge, DEAF).await;
+    let chunk = vec![b'x'; 64 * 1024];
+    let mut sent = 0;
+    while tokio::time::timeout(LONG, stream.write_all(&chunk)).await.is_ok_and(|written| written.is_ok()) {
+        sent += chunk.len();
+        assert!(sent < 64 << 20, "{sent} bytes are on their way to nobody");
     }
 }
 

@@ -5,6 +5,7 @@
 //! through us, [`handshake`] does the same through others for our users, [`sender`] delivers our events.
 
 mod edu;
+mod ended_afar;
 mod error;
 mod fetch;
 mod handshake;

@@ -22,7 +22,7 @@ impl Federation {
         let room_id = room_id_of(raw).ok_or(ReceivePduError::UnknownRoom)?;
         let room = self.parts.rooms.find(&room_id).await?.ok_or(ReceivePduError::UnknownRoom)?;
         if !room.is_resident || !self.are_we_joined(room.room_nid).await? {
-            return Err(ReceivePduError::UnknownRoom);
+            return self.receive_end_from_afar(&room, &room_id, raw).await;
         }
         if !self.is_admitted(&room_id, origin).await? {
             return Err(ReceivePduError::NotAdmitted);

@@ -272,6 +272,33 @@ async fn invites_go_each_way_and_can_be_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_invite_that_is_taken_back_is_gone_in_a_server_that_is_not_in_the_room() {
+    let authority = TestAuthority::new();
+    let (here, there, third) = tokio::join!(Node::start(&authority), Node::start(&authority), Node::start(&authority));
+    let (alice, bob, carol) = (here.user("alice").await, there.user("bob").await, third.user("carol").await);
+    let room = here.room(&alice, RoomVersion::V12).await;
+    third.membership.join(&carol, &room, std::slice::from_ref(&here.name), None).await.unwrap();
+    here.membership.invite(&alice, &room, &bob, None, false).await.unwrap();
+    // The invite is alice's. A removal in the name of somebody else is not believed, nor is anything else about the room.
+    let invite = here.rooms.state_event(&room, "m.room.member", bob.as_str()).await.unwrap().unwrap();
+    eventually("carol's server knows", || async { third.rooms.find_event(invite.event_id()).await.unwrap().is_some() })
+        .await;
+    let content = ruma::CanonicalJsonObject::from([("membership".to_owned(), "leave".into())]);
+    let refused = third.rooms.append(&room, Draft::state(&carol, "m.room.member", bob.as_str(), content)).await;
+    assert!(refused.is_err(), "carol has no power");
+    assert_eq!(there.membership(&room, &bob).await.as_deref(), Some("invite"));
+
+    here.membership.kick(&alice, &room, &bob, None).await.unwrap();
+    eventually("the invite is gone", || async { there.membership(&room, &bob).await.as_deref() == Some("leave") })
+        .await;
+    // Another invite is another one.
+    here.membership.invite(&alice, &room, &bob, None, false).await.unwrap();
+    assert_eq!(there.membership(&room, &bob).await.as_deref(), Some("invite"));
+    here.membership.ban(&alice, &room, &bob, None).await.unwrap();
+    eventually("bob is banned", || async { there.membership(&room, &bob).await.as_deref() == Some("ban") }).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_waits_is_sent_after_a_restart_of_the_sender() {
     let authority = TestAuthority::new();
     let (mut here, there) = tokio::join!(Node::start(&authority), Node::start(&authority));

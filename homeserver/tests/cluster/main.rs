@@ -5,6 +5,7 @@ mod database_away;
 mod disk_full;
 mod load;
 mod starting;
+mod traces;
 
 use gatehouse_test_support::edge::{Database, Deployment, Options};
 use gatehouse_test_support::postgres;

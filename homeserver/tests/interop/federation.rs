@@ -2,11 +2,12 @@
 
 use std::path::PathBuf;
 
-use gatehouse_test_support::client::{Follower, Server, User};
+use gatehouse_test_support::client::{Follower, Server, User, encode};
 use gatehouse_test_support::edge::{self, Deployment, Options};
 use gatehouse_test_support::keeper::folder;
 use gatehouse_test_support::synapse::{self, Synapse};
 use gatehouse_test_support::tls::TestCa;
+use reqwest::Method;
 use serde_json::{Value, json};
 
 const ROOM_VERSIONS: [&str; 3] = ["10", "11", "12"];
@@ -120,6 +121,19 @@ async fn invite_and_leave(pair: &mut Pair, ours: &Side, theirs: &Side) {
     let content = json!({"preset": "private_chat", "room_version": pair.version});
     visit(&mut pair.ours, &ours.name, &mut pair.theirs, &content).await;
     visit(&mut pair.theirs, &theirs.name, &mut pair.ours, &content).await;
+    take_back(pair.ours.user(), &mut pair.theirs, &content).await;
+    take_back(pair.theirs.user(), &mut pair.ours, &content).await;
+}
+
+/// An invite that is taken back disappears, although the guest's server is not in the room.
+async fn take_back(host: &User, guest: &mut Follower, content: &Value) {
+    let guest_user = guest.user().clone();
+    let room = host.create_room(content).await;
+    host.invite(&room, &guest_user.id).await;
+    guest.until("the invite", |guest| guest.is_invited(&room)).await;
+    let path = format!("/_matrix/client/v3/rooms/{}/kick", encode(&room));
+    host.call(Method::POST, &path, Some(&json!({"user_id": guest_user.id}))).await.expect("the kick");
+    guest.until("the end of the invite", |guest| !guest.is_invited(&room)).await;
 }
 
 async fn visit(host: &mut Follower, host_name: &str, guest: &mut Follower, content: &Value) {

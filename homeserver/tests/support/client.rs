@@ -165,6 +165,16 @@ impl User {
         }
     }
 
+    /// As [`User::call`] with `GET`, as part of a trace: `traceparent` is the header of the W3C.
+    ///
+    /// # Panics
+    /// When there is no answer at all.
+    pub async fn get_in_trace(&self, path: &str, traceparent: &str) -> Answer {
+        let request = self.server.http.get(format!("{}{path}", self.server.base_url));
+        let request = request.bearer_auth(&self.access_token).header("traceparent", traceparent);
+        Answer::read(request.send().await.expect("an answer")).await.expect("a whole answer")
+    }
+
     /// Uploads bytes as media; the answer has their `content_uri`.
     ///
     /// # Panics

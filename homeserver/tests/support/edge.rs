@@ -36,11 +36,13 @@ pub struct Options {
     pub trusted_ca: Option<PathBuf>,
     /// A disk of its own that can be filled, for one part of what is kept. See [`disk::is_permitted`].
     pub disk: Option<SmallDisk>,
+    /// The base URL of an OpenTelemetry collector.
+    pub collector: Option<String>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { shards: 1, database: Database::Sqlite, trusted_ca: None, disk: None }
+        Self { shards: 1, database: Database::Sqlite, trusted_ca: None, disk: None, collector: None }
     }
 }
 
@@ -197,8 +199,8 @@ impl Deployment {
         let folder = self.folder.path();
         let secret: String = (0..4).map(|_| format!("{:016x}", chance::random())).collect();
         write(&folder.join("cluster-secret"), &secret);
-        write(&folder.join("edge.toml"), &self.edge_toml());
-        write(&folder.join("homeserver.toml"), &self.homeserver_toml(options));
+        write(&folder.join("edge.toml"), &(self.edge_toml() + &telemetry(options)));
+        write(&folder.join("homeserver.toml"), &(self.homeserver_toml(options) + &telemetry(options)));
     }
 
     fn holds(&self, what: Holds) -> bool {
@@ -278,6 +280,10 @@ impl Drop for Deployment {
             eprintln!("the end of the log of {}:\n{}", self.server_name(), self.log());
         }
     }
+}
+
+fn telemetry(options: &Options) -> String {
+    options.collector.as_ref().map_or_else(String::new, |url| format!("\n[telemetry]\notlp_endpoint = \"{url}\"\n"))
 }
 
 fn write(path: &Path, text: &str) {

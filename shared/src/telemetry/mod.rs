@@ -7,6 +7,7 @@ use opentelemetry_otlp::{Protocol, WithExportConfig};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::trace::SdkTracerProvider;
 use serde::{Deserialize, Serialize};
+use tracing_subscriber::filter::{LevelFilter, filter_fn};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer, Registry, fmt};
@@ -117,14 +118,20 @@ pub fn init(config: &TelemetryConfig, service: &'static str) -> Result<Guard, Te
     let filter = EnvFilter::try_new(format!("{CHATTY_LIBRARIES},{filter}"))
         .map_err(|source| TelemetryError::Filter { filter, source })?;
     let provider = config.otlp_endpoint.as_deref().map(|endpoint| exporter(endpoint, service)).transpose()?;
-    let spans = provider.as_ref().map(|provider| tracing_opentelemetry::layer().with_tracer(provider.tracer(service)));
+    // What is exported does not depend on what the log shows: the spans of statements are below its usual level.
+    let spans = provider.as_ref().map(|provider| {
+        tracing_opentelemetry::layer().with_tracer(provider.tracer(service)).with_filter(
+            filter_fn(|metadata| metadata.is_span() && metadata.target().starts_with("gatehouse"))
+                .with_max_level_hint(LevelFilter::DEBUG),
+        )
+    });
     let lines: Box<dyn Layer<_> + Send + Sync> = match config.log_format {
         LogFormat::Text => {
             Box::new(fmt::layer().with_writer(io::stderr).with_ansi(io::IsTerminal::is_terminal(&io::stderr())))
         }
         LogFormat::Json => Box::new(fmt::layer().json().flatten_event(true).with_writer(io::stderr)),
     };
-    Registry::default().with(spans).with(lines).with(filter).try_init()?;
+    Registry::default().with(spans).with(lines.with_filter(filter)).try_init()?;
     Ok(Guard(provider))
 }
 

@@ -5,7 +5,9 @@ use http::HeaderMap;
 
 use crate::admission::request_shape;
 use crate::config;
+use crate::config::policy::Policy;
 use crate::doctor;
+use crate::listener::proxy_protocol;
 use crate::routing::route_table::{self, Affinity, Destination};
 use crate::routing::routes::{Routes, decoded, leads_astray};
 use crate::server_name::ServerName;
@@ -82,6 +84,26 @@ pub fn configuration(bytes: &[u8]) {
     if let Err(mistakes) = config::parse(text) {
         assert!(!mistakes.is_empty(), "{text:?}");
     }
+}
+
+/// A policy is refused with at least one mistake, or taken and the same again when it is written down and read.
+pub fn policy(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    match Policy::parse(text) {
+        Ok(policy) => {
+            let written = toml::to_string(&policy).expect("what was read from TOML can be written as TOML");
+            assert_eq!(Policy::parse(&written).ok(), Some(policy), "{text:?}");
+        }
+        Err(mistakes) => assert!(!mistakes.is_empty(), "{text:?}"),
+    }
+}
+
+/// A PROXY header ends within the bytes, and what follows it changes nothing about it.
+pub fn proxy_header(bytes: &[u8]) {
+    let Ok((announced, length)) = proxy_protocol::parse(bytes) else { return };
+    assert!(0 < length && length <= bytes.len(), "{bytes:?}");
+    assert_eq!(proxy_protocol::parse(&bytes[..length]), Ok((announced, length)), "{bytes:?}");
+    assert!(proxy_protocol::parse(&bytes[..length - 1]).is_err(), "{bytes:?}");
 }
 
 /// No certificate of a stranger ends the doctor, and who issued it is told as it says.
@@ -185,6 +207,32 @@ mod tests {
     #[test]
     fn configurations() {
         try_many(configuration, &[include_str!("../../conf/edge.toml"), "[server]\nname = \"a\"\n"]);
+    }
+
+    #[test]
+    fn policies() {
+        let jail =
+            "[jails.guess]\nfeeds = [\"login-failed\"]\nmaxretry = 5\nfindtime_seconds = 600\nbantime_seconds = 600\n";
+        try_many(policy, &[include_str!("../../conf/policy.toml"), jail]);
+    }
+
+    #[test]
+    fn proxy_headers() {
+        let version_2 = |command: u8, family: u8, addresses: &[u8]| {
+            let mut header = b"\r\n\r\n\0\r\nQUIT\n".to_vec();
+            header.extend([0x20 | command, family, 0, u8::try_from(addresses.len()).unwrap()]);
+            header.extend(addresses);
+            header
+        };
+        let seeds = [
+            b"PROXY TCP4 192.0.2.1 198.51.100.1 56324 443\r\nGET".to_vec(),
+            b"PROXY TCP6 2001:db8::1 ::1 1 2\r\n".to_vec(),
+            b"PROXY UNKNOWN\r\n".to_vec(),
+            version_2(1, 0x11, &[192, 0, 2, 1, 198, 51, 100, 1, 220, 4, 1, 187]),
+            version_2(1, 0x21, &[7; 36 + 7]),
+            version_2(0, 0, &[]),
+        ];
+        try_many(proxy_header, &seeds);
     }
 
     #[test]

@@ -54,6 +54,12 @@ impl Policy {
         load_checked(path, Self::check)
     }
 
+    /// Reads and checks a policy that is in memory.
+    #[cfg(any(test, fuzzing))]
+    pub(crate) fn parse(text: &str) -> Result<Self, Vec<gatehouse_shared::config::Mistake>> {
+        gatehouse_shared::config::parse_checked(text, Self::check)
+    }
+
     fn check(&self, checker: &mut Checker<'_>) {
         self.addresses.check(checker);
         self.servers.check(checker);

@@ -319,6 +319,7 @@ fn make_shared(
         handshake_within: Duration::from_secs(limits.handshake_seconds),
         header_within: Duration::from_secs(limits.header_seconds),
         stop,
+        parting: CancellationToken::new(),
         cut: CancellationToken::new(),
         stopping,
         connections: TaskTracker::new(),
@@ -447,6 +448,7 @@ async fn drain(shared: &Shared, within: Duration, stop: &CancellationToken) {
 /// Lets requests in flight finish; what is left at the end of the time is cut.
 async fn finish(shared: &Shared, within: Duration) {
     shared.connections.close();
+    shared.parting.cancel();
     if tokio::time::timeout(within, shared.connections.wait()).await.is_err() {
         warn!(connections = shared.connections.len(), "cut the connections that did not end in time");
         shared.cut.cancel();

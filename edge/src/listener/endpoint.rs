@@ -66,6 +66,8 @@ pub(crate) struct Shared {
     pub(crate) header_within: Duration,
     /// Cancelled when no more connections are to be accepted.
     pub(crate) stop: CancellationToken,
+    /// Cancelled when connections of HTTP/1.1 without a request are to end.
+    pub(crate) parting: CancellationToken,
     /// Cancelled when the connections that are left are to be cut.
     pub(crate) cut: CancellationToken,
     /// Turns true with `stop`; Pingora's way of saying so to a connection.
@@ -227,7 +229,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> Endpoint<A> {
             }
             return;
         }
-        progress.clone().within(http1::serve(&self.app, stream, &self.shared.stopping)).await;
+        progress.clone().within(http1::serve(&self.app, stream, &self.shared.stopping, &self.shared.parting)).await;
         if progress.was_overdue() {
             self.shared.bans.found(Feed::SlowHeader, client);
         }

@@ -10,6 +10,7 @@ use pingora_core::apps::{HttpPersistentSettings, HttpServerApp};
 use pingora_core::protocols::Stream;
 use pingora_core::protocols::http::ServerSession;
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 /// How long a connection may be without a request once it had one.
 const IDLE: Duration = Duration::from_secs(300);
@@ -18,9 +19,14 @@ const FAREWELL: Duration = Duration::from_secs(1);
 /// How long Pingora waits for the rest of a header whose first byte is there, in seconds; the edge's own deadline is shorter.
 const KEEPALIVE_SECONDS: u64 = 300;
 
-/// Serves `stream` until either side ends it.
-pub(crate) async fn serve<A>(app: &Arc<A>, mut stream: Stream, stopping: &watch::Receiver<bool>)
-where
+/// Serves `stream` until either side ends it. With `stopping` the next answer is the last one; a connection that is without a
+/// request ends with `parting`.
+pub(crate) async fn serve<A>(
+    app: &Arc<A>,
+    mut stream: Stream,
+    stopping: &watch::Receiver<bool>,
+    parting: &CancellationToken,
+) where
     A: HttpServerApp + Send + Sync + 'static,
 {
     let mut persistent: Option<HttpPersistentSettings> = None;
@@ -31,7 +37,7 @@ where
         let arrived = tokio::select! {
             biased;
             arrived = stream.try_peek(&mut first) => arrived,
-            () = idle(stopping.clone(), may_idle) => return,
+            () = idle(parting, may_idle) => return,
         };
         if !matches!(arrived, Ok(true)) {
             return;
@@ -49,15 +55,10 @@ where
     }
 }
 
-/// Resolves when a connection without a request has been so for too long, or the edge stops.
-async fn idle(mut stopping: watch::Receiver<bool>, limit: Duration) {
-    let limit = tokio::time::sleep(limit);
-    let stopped = async move {
-        // An error says that the edge is gone.
-        drop(stopping.wait_for(|stopping| *stopping).await);
-    };
+/// Resolves when a connection has been without a request for too long, or is to end.
+async fn idle(parting: &CancellationToken, limit: Duration) {
     tokio::select! {
-        () = limit => {}
-        () = stopped => tokio::time::sleep(FAREWELL).await,
+        () = tokio::time::sleep(limit) => {}
+        () = parting.cancelled() => tokio::time::sleep(FAREWELL).await,
     }
 }

@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use tracing::Span;
 
 use crate::admission::request_class::RequestClass;
+use crate::content::answer_cache::{Document, Fetching};
 use crate::content::compression::Encoder;
 use crate::front::Route;
 use crate::live::Live;
@@ -43,6 +44,10 @@ pub(crate) struct Exchange {
     /// Whether the request is work while it is in flight, unlike a long poll; and its place in the shard's count.
     pub(crate) is_work: bool,
     work: Option<Work>,
+    /// The document that the request asks for, and which the edge keeps.
+    pub(crate) document: Option<Document>,
+    /// Keeps the answer for others.
+    pub(crate) fetching: Option<Fetching>,
     /// Compresses the answer.
     pub(crate) encoder: Option<Encoder>,
     /// The configured route that the request takes past the shards.
@@ -82,6 +87,8 @@ impl Exchange {
             shard: None,
             is_work: false,
             work: None,
+            document: None,
+            fetching: None,
             encoder: None,
             route: None,
             announced: None,

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::{HeaderName, HeaderValue, StatusCode};
 use pingora_error::Result;
@@ -9,6 +10,7 @@ use pingora_http::{RequestHeader, ResponseHeader};
 use serde_json::Value;
 
 use crate::config::{CompressionConfig, EdgeConfig, RouteConfig, SecurityHeadersConfig, ServerConfig};
+use crate::content::answer_cache::Lifetimes;
 use crate::content::compression::Compression;
 use crate::content::static_folder::StaticFolder;
 use crate::routing::accept::Coding;
@@ -28,6 +30,7 @@ pub(crate) struct Front {
     pub(crate) admin: AdminGate,
     pub(crate) security: SecurityHeaders,
     pub(crate) compression: Compression,
+    pub(crate) lifetimes: Lifetimes,
 }
 
 /// One configured route.
@@ -81,6 +84,10 @@ impl Front {
             admin: AdminGate::new(&config.admin.allow, refuse_with),
             security: security_headers(&config.security_headers),
             compression: compression(&config.compression),
+            lifetimes: Lifetimes {
+                fresh: Duration::from_secs(config.cache.fresh_seconds),
+                stale: Duration::from_secs(config.cache.stale_seconds),
+            },
         })
     }
 }

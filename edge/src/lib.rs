@@ -3,8 +3,11 @@
 //! `listener → admission → routing → upstream`; `proxy` calls the last three, and they never call each other.
 
 mod access_log;
+mod acme;
 mod admission;
 mod bans;
+mod certificate_metrics;
+mod certs;
 mod chance;
 pub mod command;
 pub mod config;
@@ -34,6 +37,7 @@ pub mod server;
 mod server_name;
 mod shedding;
 mod status;
+pub mod supply;
 mod systemd;
 pub mod upgrade;
 mod upstream;

@@ -95,6 +95,8 @@ pub(crate) struct Metrics {
     pub(crate) held: Counter,
     /// Attempts after the first.
     pub(crate) retries: Counter,
+    /// Requests answered with what a shard said before.
+    pub(crate) from_memory: Counter,
     connections: [Family<ListenerLabels, Counter>; 4],
     open_connections: Family<ListenerLabels, Gauge>,
     shards_healthy: Family<ShardLabels, Gauge>,
@@ -136,6 +138,7 @@ impl Metrics {
                 .map(|class| durations.get_or_create(&ClassLabels { class: class.as_str() }).clone()),
             held: Counter::default(),
             retries: Counter::default(),
+            from_memory: Counter::default(),
             connections: Default::default(),
             open_connections: Family::default(),
             shards_healthy: Family::default(),
@@ -156,6 +159,11 @@ impl Metrics {
         );
         registry.register("requests_held", "Requests that waited for a healthy shard", metrics.held.clone());
         registry.register("request_retries", "Attempts after the first", metrics.retries.clone());
+        registry.register(
+            "answers_from_memory",
+            "Requests answered with what a shard said before",
+            metrics.from_memory.clone(),
+        );
         registry.register("connections_opened", "Connections accepted", opened);
         registry.register("connections_refused", "Connections refused because all places were taken", refused);
         registry.register("connections_banned", "Connections dropped because their address is banned", banned);

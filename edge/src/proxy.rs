@@ -8,7 +8,7 @@ use bytes::Bytes;
 use gatehouse_shared::contract::{ClusterSecret, Scheme, VERDICT, Verdict};
 use gatehouse_shared::net::client_ip::canonical;
 use gatehouse_shared::telemetry::TraceParent;
-use http::header::{ACCESS_CONTROL_ALLOW_ORIGIN, CONTENT_LENGTH, HOST, RETRY_AFTER, UPGRADE};
+use http::header::{ACCESS_CONTROL_ALLOW_ORIGIN, CONTENT_LENGTH, HOST, RETRY_AFTER, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderValue, Method, StatusCode};
 use pingora_core::modules::http::HttpModules;
 use pingora_core::upstreams::peer::HttpPeer;
@@ -21,10 +21,11 @@ use tracing::{debug, info_span, warn};
 use crate::access_log::{AccessRecorder, Answered};
 use crate::admission::forwarded_for;
 use crate::admission::request_class::RequestClass;
-use crate::admission::request_shape::{self, Misshapen};
+use crate::admission::{framing, request_shape};
 use crate::bans::Bans;
 use crate::chance::Chance;
 use crate::config::policy::Feed;
+use crate::content::answer_cache::{self, AnswerCache, Looked};
 use crate::exchange::Exchange;
 use crate::front::{Front, Route};
 use crate::header_deadline;
@@ -58,6 +59,7 @@ pub(crate) struct Proxy {
     pub(crate) pool: Arc<Pool>,
     pub(crate) retries: Arc<RetryBudget>,
     pub(crate) overload: Arc<Shedding>,
+    pub(crate) kept: Arc<AnswerCache>,
     pub(crate) secret: ClusterSecret,
     pub(crate) bans: Arc<Bans>,
     pub(crate) metrics: Arc<Metrics>,
@@ -95,7 +97,10 @@ impl ProxyHttp for Proxy {
             exchange.client = canonical(address.ip());
         }
         let reply = match self.examine(session, exchange)? {
-            Next::Forward => return Ok(false),
+            Next::Forward => match self.recall(exchange).await {
+                Some(reply) => Some(reply),
+                None => return Ok(false),
+            },
             Next::Reply(reply) => Some(reply),
             Next::File(route) => routed::send_file(session, &route, &exchange.live.front, &exchange.host).await?,
         };
@@ -227,6 +232,10 @@ impl ProxyHttp for Proxy {
             }
         }
         if !response.status.is_informational() {
+            if exchange.fetching.as_mut().is_some_and(|fetching| !fetching.header(response)) {
+                // Whoever waits for it need not wait any longer.
+                exchange.fetching = None;
+            }
             put_security_headers(security_kind(exchange.class), exchange, response)?;
             if exchange.class != RequestClass::Media {
                 exchange.encoder = exchange.live.front.compression.begin(session.req_header(), response)?;
@@ -245,6 +254,9 @@ impl ProxyHttp for Proxy {
     where
         Self::CTX: Send + Sync,
     {
+        if let Some(fetching) = &mut exchange.fetching {
+            fetching.body(body.as_ref(), ends);
+        }
         if let Some(encoder) = exchange.encoder.as_mut().filter(|_| !session.was_upgraded()) {
             encoder.encode(body, ends)?;
         }
@@ -380,6 +392,7 @@ impl Proxy {
     /// Admits and routes.
     fn examine(&self, session: &mut Session, exchange: &mut Exchange) -> Result<Next> {
         let live = exchange.live.clone();
+        let is_clear = is_clear(session);
         let request = session.req_header_mut();
         exchange.client = forwarded_for::client(exchange.client, &request.headers, &exchange.live.trusted_proxies);
         strip(request);
@@ -387,10 +400,13 @@ impl Proxy {
         let most_fields = live.rules.connections.max_header_fields;
         let shape = request_shape::check(request.raw_path(), host.as_deref(), &request.headers, most_fields);
         if let Err(misshapen) = shape {
-            if misshapen == Misshapen::Framing {
-                self.bans.found(Feed::Smuggling, exchange.client);
-            }
             return Ok(Next::Reply(refusal::misshapen(misshapen)));
+        }
+        if !is_clear {
+            self.bans.found(Feed::Smuggling, exchange.client);
+            // What follows its header may be a body or not: nothing more of this connection is read.
+            session.set_keepalive(None);
+            return Ok(Next::Reply(refusal::unclear_framing()));
         }
         exchange.host = host.unwrap_or_default();
         let path = request.uri.path();
@@ -428,10 +444,29 @@ impl Proxy {
             let jitter = self.chance.number() % live.config.overload.retry_after_seconds.max(1);
             return Ok(Next::Reply(Reply::busy(seconds + jitter, "The server is busy; try again later")));
         }
+        exchange.document = answer_cache::Document::asked_by(request);
         let (target, traceparent) = self.identify(request, exchange)?;
         let facts = facts(exchange, request, &target, &traceparent);
         exchange.vouched = Vouched::new(client, facts, &self.secret);
         Ok(Next::Forward)
+    }
+
+    /// The answer to a request for a document that the edge keeps, if it has it.
+    async fn recall(&self, exchange: &mut Exchange) -> Option<Reply> {
+        let document = exchange.document?;
+        let live = &exchange.live;
+        let no_shard = self.pool.find(exchange.key).is_none();
+        match self.kept.look(document, live.front.lifetimes, live.hold, no_shard).await {
+            Looked::Kept(body) => {
+                self.metrics.from_memory.inc();
+                Some(Reply::kept(body))
+            }
+            Looked::Fetch(fetching) => {
+                exchange.fetching = Some(fetching);
+                None
+            }
+            Looked::Pass => None,
+        }
     }
 
     /// Prepares a request for another server.
@@ -513,6 +548,14 @@ enum Next {
     File(Arc<Route>),
     /// A shard's answer, or another server's.
     Forward,
+}
+
+/// Whether every reader of the request sees the same end of it.
+fn is_clear(session: &Session) -> bool {
+    let request = session.req_header();
+    let coded = request.headers.contains_key(TRANSFER_ENCODING);
+    let raw = session.as_http1().filter(|_| coded).map(|http1| http1.get_headers_raw_bytes());
+    framing::is_clear(request.version, &request.headers) && !raw.is_some_and(|raw| framing::names_a_length(&raw))
 }
 
 fn facts<'r>(exchange: &'r Exchange, request: &'r RequestHeader, target: &'r str, traceparent: &'r str) -> Facts<'r> {

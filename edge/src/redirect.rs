@@ -1,6 +1,7 @@
-//! What the endpoints in the clear do: send every request to HTTPS, unread.
+//! What the endpoints in the clear do: answer an authority's challenge, and send every other request to HTTPS, unread.
 
 use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -12,6 +13,7 @@ use pingora_error::{Error, ErrorType, Result};
 use pingora_proxy::{ProxyHttp, Session};
 
 use crate::access_log::{AccessRecorder, Answered};
+use crate::acme::challenge::http::Tokens;
 use crate::admission::request_class::RequestClass;
 use crate::admission::request_shape;
 use crate::header_deadline;
@@ -27,6 +29,8 @@ pub(crate) struct RedirectToHttps {
     pub(crate) port: u16,
     pub(crate) live: Current,
     pub(crate) access_log: AccessRecorder,
+    /// Challenges that are answered here, because an authority looks for them in the clear.
+    pub(crate) tokens: Arc<Tokens>,
 }
 
 #[async_trait]
@@ -46,6 +50,10 @@ impl ProxyHttp for RedirectToHttps {
 
     async fn request_filter(&self, session: &mut Session, (): &mut ()) -> Result<bool> {
         let request = session.req_header();
+        if let Some(authorization) = self.tokens.find(request.uri.path()) {
+            Reply::text(authorization).send(session).await?;
+            return Ok(true);
+        }
         let host = host_of(request);
         let reply = match request_shape::check(request.raw_path(), host.as_deref(), &request.headers, usize::MAX) {
             Ok(()) => {

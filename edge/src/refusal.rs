@@ -27,9 +27,6 @@ pub(crate) fn misshapen(misshapen: Misshapen) -> Reply {
             "M_TOO_LARGE",
             "The header of the request has too many fields",
         ),
-        Misshapen::Framing => {
-            Reply::error(StatusCode::BAD_REQUEST, "M_UNRECOGNIZED", "The length of the request's body is ambiguous")
-        }
         Misshapen::TargetNotText => {
             Reply::error(StatusCode::BAD_REQUEST, "M_UNRECOGNIZED", "The request's path or query is no URI")
         }
@@ -54,6 +51,11 @@ fn forbidden(message: &str) -> Reply {
 
 pub(crate) fn unrecognized() -> Reply {
     Reply::error(StatusCode::NOT_FOUND, "M_UNRECOGNIZED", "Unrecognized request")
+}
+
+/// Two readers could see two ends of the request.
+pub(crate) fn unclear_framing() -> Reply {
+    Reply::error(StatusCode::BAD_REQUEST, "M_UNRECOGNIZED", "The request does not say clearly where it ends")
 }
 
 /// The admin API is closed to the client; with 404 as if there were none.

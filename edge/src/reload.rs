@@ -13,16 +13,14 @@ use tracing::{error, info, warn};
 
 use crate::access_log::{AccessLog, AccessLogError, Destination};
 use crate::config::{self, EdgeConfig, chain_of};
-use crate::listener::certificate_source::CertificateSource;
-use crate::listener::certificates::{CertificateError, Certificates};
 use crate::live::{Current, Live, LiveError};
+use crate::supply::{Supply, SupplyError};
 
 /// What takes effect with the next start or upgrade only: sections or single keys.
-const FIXED: [&str; 16] = [
+const FIXED: [&str; 15] = [
     "admission.state_folder",
     "admission.nftables",
     "listen",
-    "tls.development_ca",
     "upstream.shards",
     "upstream.health_interval_ms",
     "upstream.connect_timeout_ms",
@@ -56,8 +54,8 @@ pub(crate) enum ReloadError {
     #[error(transparent)]
     Config(#[from] ConfigError),
     /// A certificate cannot be used.
-    #[error("cannot use a certificate of [tls]")]
-    Certificate(#[from] CertificateError),
+    #[error(transparent)]
+    Certificates(#[from] SupplyError),
     /// The access log cannot be opened.
     #[error("cannot open the access log")]
     AccessLog(#[from] AccessLogError),
@@ -74,8 +72,7 @@ pub(crate) struct Reloader {
     pub(crate) file: PathBuf,
     pub(crate) started_with: Arc<EdgeConfig>,
     pub(crate) live: Current,
-    pub(crate) source: CertificateSource,
-    pub(crate) certificates: Arc<Certificates>,
+    pub(crate) supply: Supply,
     pub(crate) access_log: Arc<AccessLog>,
     /// One at a time, so that an older configuration never replaces a newer one.
     pub(crate) turn: tokio::sync::Mutex<()>,
@@ -98,15 +95,15 @@ impl Reloader {
 
     fn read_and_swap(&self) -> Result<Reloaded, ReloadError> {
         let config = Arc::new(config::load(&self.file)?);
-        let certificates = self.source.load(&config.tls)?;
+        let certificates = self.supply.prepare(&config)?;
         let access_log = Destination::open(config.access_log.as_ref())?;
         let live = Live::prepare(config.clone())?;
         // From here on nothing can fail.
-        self.certificates.replace(&certificates);
+        let certificates = self.supply.apply(certificates);
         self.live.store(Arc::new(live));
         self.access_log.replace(access_log);
         let needs_upgrade = fixed_changes(&self.started_with, &config);
-        Ok(Reloaded { certificates: certificates.len(), needs_upgrade })
+        Ok(Reloaded { certificates, needs_upgrade })
     }
 
     /// Reloads on each SIGHUP until `stop`.

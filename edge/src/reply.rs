@@ -61,6 +61,11 @@ impl Reply {
         reply
     }
 
+    /// JSON that a shard said to somebody else.
+    pub(crate) fn kept(body: Bytes) -> Self {
+        Self::json(StatusCode::OK, body)
+    }
+
     /// The answer to a preflight.
     pub(crate) fn preflight() -> Self {
         let headers = vec![(ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("86400"))];
@@ -75,6 +80,12 @@ impl Reply {
     /// To `location`.
     pub(crate) fn redirect_with(status: StatusCode, location: HeaderValue) -> Self {
         Self { status, headers: vec![(LOCATION, location)], body: Bytes::new(), cors: true }
+    }
+
+    /// A text that a program reads.
+    pub(crate) fn text(body: String) -> Self {
+        let headers = vec![(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"))];
+        Self { status: StatusCode::OK, headers, body: body.into(), cors: false }
     }
 
     fn json(status: StatusCode, body: Bytes) -> Self {

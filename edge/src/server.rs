@@ -24,13 +24,12 @@ use tracing::{info, warn};
 
 use crate::access_log::{AccessLog, AccessLogError, AccessRecorder, Destination};
 use crate::bans::{self, Bans, OpenError};
+use crate::certificate_metrics::CertificateMetrics;
 use crate::chance::Chance;
 use crate::config::{EdgeConfig, chain_of};
+use crate::content::answer_cache::AnswerCache;
 use crate::control::desk::Desk;
 use crate::control::socket::{ControlError, ControlSocket};
-use crate::listener::certificate_source::CertificateSource;
-use crate::listener::certificates::{CertificateError, Certificates};
-use crate::listener::development_ca::DevelopmentCaError;
 use crate::listener::endpoint::{BindError, Endpoint, Shared};
 use crate::listener::tls;
 use crate::live::{Current, Live, LiveError};
@@ -44,6 +43,7 @@ use crate::shedding::Shedding;
 use crate::status::routes::Routes;
 use crate::status::traffic::Traffic;
 use crate::status::{self, Source};
+use crate::supply::{Supply, SupplyError};
 use crate::systemd;
 use crate::upgrade::Offered;
 use crate::upgrade::predecessor::Predecessor;
@@ -74,11 +74,8 @@ pub enum StartError {
     #[error(transparent)]
     Bind(#[from] BindError),
     /// A certificate cannot be used.
-    #[error("cannot use a certificate of [tls]")]
-    Certificate(#[from] CertificateError),
-    /// The development authority cannot be made.
-    #[error("cannot make the development certificate authority")]
-    DevelopmentCa(#[from] DevelopmentCaError),
+    #[error(transparent)]
+    Certificates(#[from] SupplyError),
     /// TLS cannot be set up.
     #[error("cannot set up TLS")]
     Tls(#[from] rustls::Error),
@@ -152,11 +149,9 @@ pub async fn run(
 ) -> Result<(), StartError> {
     let Environment { config_file, invocation, predecessor, clock, seed, exports_spans, stop } = environment;
     let config = Arc::new(config);
-    let source = CertificateSource::prepare(&config.tls, &config.server.name, clock.as_ref())?;
-    let certificates = Arc::new(Certificates::default());
-    certificates.replace(&source.load(&config.tls)?);
-    let live = Live::prepare(config.clone())?.into_current();
     let mut registry = Registry::default();
+    let supply = Supply::new(&config, CertificateMetrics::new(&mut registry), clock.clone(), seed)?;
+    let live = Live::prepare(config.clone())?.into_current();
     let metrics = Arc::new(Metrics::new(&mut registry));
     let access_log = start_access_log(&config, &metrics, &clock)?;
     let supervisor = prepare_supervisor(&config)?;
@@ -169,7 +164,7 @@ pub async fn run(
     let mut binder = Binder::new(inherited.unwrap_or_default());
     let listeners = Listeners::bind(&config, &mut binder)?;
     let control = bind_control(&config, &mut binder)?;
-    let listening = listeners.describe(source.ca());
+    let listening = listeners.describe(supply.ca());
     let routes = Arc::new(Routes::new(Instant::now()));
     let lag = LoopLag::default();
     let parts = Parts {
@@ -178,6 +173,7 @@ pub async fn run(
         retries: Arc::new(RetryBudget::new(config.upstream.retry_percent, config.upstream.retry_burst)),
         overload: Arc::new(Shedding::new(lag.clone(), &metrics)),
         bans: bans.clone(),
+        kept: Arc::default(),
         metrics: metrics.clone(),
         access_log: access_log.clone(),
         routes: routes.clone(),
@@ -187,9 +183,10 @@ pub async fn run(
     let proxy = Arc::new(proxy_for(Role::Everything, seed)?);
     let for_servers = Arc::new(proxy_for(Role::Federation, seed.wrapping_add(1))?);
     let port = public_https_port(&config, &listening);
-    let redirect = RedirectToHttps { port, live: live.clone(), access_log: access_log.clone() };
+    let redirect =
+        RedirectToHttps { port, tokens: supply.tokens(), live: live.clone(), access_log: access_log.clone() };
     let redirect = Arc::new(application(redirect));
-    let acceptor = Arc::new(Acceptor::from_server_config(tls::server_config(certificates.clone())?));
+    let acceptor = Arc::new(Acceptor::from_server_config(tls::server_config(supply.certificates())?));
     let hangup = signal(SignalKind::hangup()).map_err(StartError::Signals)?;
 
     // From here on nothing can fail any more.
@@ -203,8 +200,7 @@ pub async fn run(
         file: config_file,
         started_with: config.clone(),
         live: live.clone(),
-        source,
-        certificates,
+        supply: supply.clone(),
         access_log: access_log.log.clone(),
         turn: tokio::sync::Mutex::default(),
     });
@@ -237,7 +233,7 @@ pub async fn run(
         background.spawn(control.serve(desk.clone(), serving.clone(), replaced.clone()));
     }
     background.spawn(lag.measure(stop_background.clone()));
-    let Listeners { https, federation, http, exposition } = listeners;
+    let Listeners { https, federation, http, internal, exposition } = listeners;
     if let Some(listener) = exposition {
         let healthy: exposition::Healthy = Arc::new(move || pool.shards().iter().any(|shard| shard.is_healthy()));
         let pages = status::page::pages(source);
@@ -250,7 +246,15 @@ pub async fn run(
     accept_on(https, &proxy, Some(&acceptor), endpoint("https"), &shared, &accepting);
     accept_on(federation, &for_servers, Some(&acceptor), endpoint("federation"), &shared, &accepting);
     accept_on(http, &redirect, None, endpoint("http"), &shared, &accepting);
+    for (configured, listener) in internal {
+        if let Some(tls) = supply.mutual_tls(configured) {
+            let tls = Arc::new(Acceptor::from_server_config(tls));
+            accept_on(vec![listener], &proxy, Some(&tls), endpoint("internal"), &shared, &accepting);
+        }
+    }
     accepting.close();
+    // After the listeners: an authority looks at them.
+    supply.start();
     announce(&listening);
     systemd::notify("READY=1");
 
@@ -259,6 +263,7 @@ pub async fn run(
     desk.successor.sockets.lock().clear();
     // Receivers live in `shared`, so this reaches them; connections then finish what they began and take no more.
     let _ = say_stopping.send(true);
+    supply.stop().await;
     accepting.wait().await;
     if replaced.is_cancelled() {
         // Idle connections stay until they ask again or go: to close one over a request that is on its way would fail it.
@@ -388,6 +393,7 @@ struct Parts {
     retries: Arc<RetryBudget>,
     overload: Arc<Shedding>,
     bans: Arc<Bans>,
+    kept: Arc<AnswerCache>,
     metrics: Arc<Metrics>,
     access_log: AccessRecorder,
     routes: Arc<Routes>,
@@ -402,6 +408,7 @@ fn make_proxy(config: &EdgeConfig, parts: &Parts, role: Role, seed: u64) -> Resu
         retries: parts.retries.clone(),
         overload: parts.overload.clone(),
         bans: parts.bans.clone(),
+        kept: parts.kept.clone(),
         secret: ClusterSecret::new(&config.upstream.cluster_secret).ok_or(StartError::ClusterSecret)?,
         metrics: parts.metrics.clone(),
         access_log: parts.access_log.clone(),

@@ -12,6 +12,7 @@ pub(crate) mod ban_table;
 pub(crate) mod class_table;
 pub(crate) mod connection_limit;
 pub(crate) mod forwarded_for;
+pub(crate) mod framing;
 pub(crate) mod jail;
 pub(crate) mod offender;
 pub(crate) mod overload;

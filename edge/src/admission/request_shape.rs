@@ -1,8 +1,7 @@
 //! Whether a request is one that a shard can be shown at all: a target and a host that both sides read alike.
 
 use gatehouse_shared::limits::{MAX_REQUEST_HEADER_BYTES, MAX_REQUEST_TARGET_BYTES};
-use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
-use http::{HeaderMap, HeaderValue};
+use http::HeaderMap;
 
 /// Why a request is refused at sight. All of it is the client's blame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -13,16 +12,13 @@ pub(crate) enum Misshapen {
     HeaderTooLarge,
     /// The header has more fields than the policy allows.
     TooManyFields,
-    /// Two readers could see its body end in two places.
-    Framing,
     /// The target holds bytes that are no URI.
     TargetNotText,
     /// There is no host, or one that cannot be written in a header.
     Host,
 }
 
-/// Checks the raw target (path and query as they are on the wire), the host, the size of the header, and how the body is
-/// framed.
+/// Checks the raw target (path and query as they are on the wire), the host, and the size of the header.
 pub(crate) fn check(
     raw_target: &[u8],
     host: Option<&str>,
@@ -39,28 +35,11 @@ pub(crate) fn check(
     if headers.len() > most_fields {
         return Err(Misshapen::TooManyFields);
     }
-    if is_framed_twice(headers) {
-        return Err(Misshapen::Framing);
-    }
     if !raw_target.iter().all(u8::is_ascii_graphic) {
         return Err(Misshapen::TargetNotText);
     }
     let host_is_fine = host.is_some_and(|host| !host.is_empty() && host.len() <= 255 && is_authority(host));
     if host_is_fine { Ok(()) } else { Err(Misshapen::Host) }
-}
-
-/// A length beside chunks, several lengths, or an encoding other than chunks: nobody but an attacker sends these
-/// (RFC 9112, section 6.3).
-fn is_framed_twice(headers: &HeaderMap) -> bool {
-    let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
-    let length = lengths.next();
-    let mut encodings = headers.get_all(TRANSFER_ENCODING).iter();
-    let encoding = encodings.next();
-    let is_number = |value: &HeaderValue| value.as_bytes().iter().all(u8::is_ascii_digit);
-    lengths.next().is_some()
-        || encodings.next().is_some()
-        || length.is_some_and(|length| encoding.is_some() || !is_number(length))
-        || encoding.is_some_and(|encoding| !encoding.as_bytes().eq_ignore_ascii_case(b"chunked"))
 }
 
 /// Letters, digits and what addresses and ports need: nothing that could end a header or a URL's authority early.
@@ -70,8 +49,8 @@ fn is_authority(host: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use http::HeaderName;
     use http::header::COOKIE;
+    use http::{HeaderName, HeaderValue};
 
     use super::*;
 
@@ -107,32 +86,5 @@ mod tests {
     fn a_header_has_so_many_fields() {
         let fields = (0..101).map(|n| (HeaderName::try_from(format!("x-{n}")).unwrap(), HeaderValue::from_static("1")));
         assert_eq!(check(b"/", Some("a"), &fields.collect(), 100), Err(Misshapen::TooManyFields));
-    }
-
-    #[test]
-    fn a_body_has_one_end() {
-        let check = |fields: &[(HeaderName, &'static str)]| {
-            let mut headers = HeaderMap::new();
-            for (name, value) in fields {
-                headers.append(name, HeaderValue::from_static(value));
-            }
-            check(b"/", Some("a"), &headers, 100)
-        };
-        let (length, encoding) = (CONTENT_LENGTH, TRANSFER_ENCODING);
-        assert_eq!(check(&[(length.clone(), "5")]), Ok(()));
-        assert_eq!(check(&[(encoding.clone(), "chunked")]), Ok(()));
-        for fields in [
-            [(length.clone(), "5"), (encoding.clone(), "chunked")],
-            [(length.clone(), "5"), (length.clone(), "5")],
-            [(length.clone(), "5"), (length.clone(), "6")],
-            [(encoding.clone(), "chunked"), (encoding.clone(), "chunked")],
-        ] {
-            assert_eq!(check(&fields), Err(Misshapen::Framing), "{fields:?}");
-        }
-        for field in
-            [(length.clone(), "+5"), (length, "5, 5"), (encoding.clone(), "gzip, chunked"), (encoding, "xchunked")]
-        {
-            assert_eq!(check(std::slice::from_ref(&field)), Err(Misshapen::Framing), "{field:?}");
-        }
     }
 }

@@ -13,6 +13,7 @@ use crate::server::StartError;
 use crate::upgrade::predecessor::Predecessor;
 
 mod bans;
+mod certs;
 mod check;
 mod dev;
 mod doctor;
@@ -40,6 +41,8 @@ enum Action {
     Run(run::Run),
     /// Checks a configuration and names the file, line and key of every mistake
     Check(check::Check),
+    /// Lists the certificates of a configuration; fails when one of them is missing or not valid now
+    Certs(certs::Certs),
     /// Runs a whole server for development: makes a folder with everything it needs, and starts edge and shard
     Dev(dev::Dev),
     /// Finds what keeps other servers and clients from a Matrix server, and says what mends it
@@ -108,6 +111,7 @@ impl Action {
         match self {
             Self::Run(run) => run.execute(predecessor),
             Self::Check(check) => Ok(check.execute()),
+            Self::Certs(certs) => certs.execute(),
             Self::Dev(dev) => dev.execute(predecessor),
             Self::Doctor(doctor) => Ok(doctor.execute()?),
             Self::Reload(reload) => reload.execute(),

@@ -73,7 +73,12 @@ pub(super) fn announce(listening: &Listening, as_json: bool) {
     if as_json {
         text = format!("{}\n", json!({ "listening": listening }));
     } else {
-        let addresses = [("https", &listening.https), ("federation", &listening.federation), ("http", &listening.http)];
+        let addresses = [
+            ("https", &listening.https),
+            ("federation", &listening.federation),
+            ("http", &listening.http),
+            ("internal", &listening.internal),
+        ];
         for (kind, address) in addresses.iter().flat_map(|(kind, all)| all.iter().map(move |one| (kind, one))) {
             // Writing to a String cannot fail.
             let _ = writeln!(text, "listening on {kind} {address}");

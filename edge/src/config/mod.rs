@@ -7,8 +7,10 @@ use gatehouse_shared::telemetry::{self, TelemetryConfig};
 use serde::{Deserialize, Serialize};
 
 mod access_log;
+mod acme;
 mod admin;
 mod admission;
+mod cache;
 mod compression;
 mod control;
 mod limits;
@@ -24,18 +26,23 @@ mod upstream;
 mod well_known;
 
 pub use access_log::{AccessLogConfig, AccessLogFormat, WrittenAddress};
+pub use acme::{
+    AcmeConfig, AuthorityConfig, ChallengeKind, DnsConfig, ExternalAccountConfig, Rfc2136Config, TsigAlgorithm,
+};
 pub use admin::AdminConfig;
 pub use admission::{AdmissionConfig, NftablesConfig};
+pub use cache::CacheConfig;
 pub use compression::CompressionConfig;
 pub use control::{ControlConfig, DEFAULT_SOCKET};
 pub use limits::LimitsConfig;
-pub use listen::ListenConfig;
+pub use listen::{InternalListenerConfig, ListenConfig};
 pub use overload::OverloadConfig;
 pub use route::{BackendAddr, RouteConfig};
 pub use security_headers::SecurityHeadersConfig;
 pub use server::ServerConfig;
+pub(crate) use server::host_of;
 pub use supervise::SuperviseConfig;
-pub use tls::{CertificateFiles, DevelopmentCaConfig, TlsConfig};
+pub use tls::{CertificateFiles, DevelopmentCaConfig, TlsConfig, UnknownNames};
 pub use upstream::{ShardTlsConfig, UpstreamConfig};
 pub use well_known::{ContactConfig, PolicyServerConfig, RtcFocusConfig, SupportConfig};
 
@@ -70,6 +77,9 @@ pub struct EdgeConfig {
     /// Compression of JSON and text.
     #[serde(default)]
     pub compression: CompressionConfig,
+    /// Answers that the edge keeps.
+    #[serde(default)]
+    pub cache: CacheConfig,
     /// When requests are told to come again later.
     #[serde(default)]
     pub overload: OverloadConfig,
@@ -104,7 +114,7 @@ pub(crate) fn parse(text: &str) -> Result<EdgeConfig, Vec<gatehouse_shared::conf
 fn check(config: &EdgeConfig, checker: &mut Checker<'_>) {
     config.server.check(checker);
     config.listen.check(checker);
-    config.tls.check(&config.listen, checker);
+    config.tls.check(&config.server, &config.listen, checker);
     config.upstream.check(config.supervise.as_ref(), checker);
     if let Some(supervise) = &config.supervise {
         supervise.check(checker);

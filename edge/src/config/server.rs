@@ -39,6 +39,20 @@ pub struct ServerConfig {
 }
 
 impl ServerConfig {
+    /// The hosts that clients and servers reach this server by, without ports, brackets and repetitions.
+    pub(crate) fn hosts(&self) -> Vec<String> {
+        let base_url = self.base_url.as_deref().and_then(|url| url.parse::<http::Uri>().ok());
+        let base = base_url.as_ref().and_then(http::Uri::host);
+        let mut hosts = Vec::new();
+        for named in [Some(self.name.as_str()), base, self.federation_address.as_deref()].into_iter().flatten() {
+            let host = host_of(named).to_owned();
+            if !hosts.contains(&host) {
+                hosts.push(host);
+            }
+        }
+        hosts
+    }
+
     pub(super) fn check(&self, checker: &mut Checker<'_>) {
         if !is_server_name(&self.name) {
             checker.reject("server.name", "is not a server name (a host name or address, perhaps with a port)");
@@ -71,4 +85,25 @@ impl ServerConfig {
 
 fn is_server_name(text: &str) -> bool {
     text.parse::<ServerName>().is_ok()
+}
+
+/// A server name may hold a port and an address in brackets; a host is neither.
+pub(crate) fn host_of(server_name: &str) -> &str {
+    match server_name.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        Some((v6, _)) => v6,
+        None => server_name.split(':').next().unwrap_or(server_name),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_hosts_are_named_without_ports() {
+        let text = "name = \"[::1]:8448\"\nbase_url = \"https://matrix.example.org:8443/\"\n\
+                    federation_address = \"matrix.example.org:443\"";
+        let server: ServerConfig = toml::from_str(text).unwrap();
+        assert_eq!(server.hosts(), ["::1", "matrix.example.org"]);
+    }
 }

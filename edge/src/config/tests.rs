@@ -44,6 +44,7 @@ fn the_example_shows_the_defaults() {
     shows_defaults(&config.admin);
     shows_defaults(&config.security_headers);
     shows_defaults(&config.compression);
+    shows_defaults(&config.cache);
     shows_defaults(&config.overload);
     // The first route leaves out what the others show.
     let [folder, redirect, backend] = config.routes.as_slice() else { panic!("three routes are shown") };

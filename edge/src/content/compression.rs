@@ -4,14 +4,17 @@
 //! size, and would touch every answer. Only answers that announce their length are compressed: those are complete when they
 //! begin, so nothing that trickles (a stream of events) is ever held back by an encoder.
 
+use std::io::Write;
+
+use brotli::CompressorWriter;
 use bytes::Bytes;
 use http::header::{
     ACCEPT_ENCODING, ACCEPT_RANGES, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG,
     TRANSFER_ENCODING, VARY,
 };
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Version};
-use pingora_core::protocols::http::compression::{Algorithm, Encode};
-use pingora_error::Result;
+use pingora_core::protocols::http::compression::{Algorithm, COMPRESSION_ERROR, Encode};
+use pingora_error::{OrErr, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
 
 use super::media_type::is_compressible;
@@ -26,7 +29,17 @@ pub(crate) struct Compression {
 }
 
 /// The encoder of one answer.
-pub(crate) struct Encoder(Box<dyn Encode + Send + Sync>);
+pub(crate) struct Encoder(Kind);
+
+enum Kind {
+    Pingora(Box<dyn Encode + Send + Sync>),
+    /// Pingora's own flushes at the end and lacks the last block, which strict clients miss. `None` once it has ended.
+    Brotli(Option<Box<CompressorWriter<Vec<u8>>>>),
+}
+
+/// As Pingora chooses them: what the encoder gathers before it writes, and how far it looks back (2^19 bytes).
+const BROTLI_BUFFER_BYTES: usize = 4_096;
+const BROTLI_WINDOW: u32 = 19;
 
 impl std::fmt::Debug for Encoder {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -54,7 +67,7 @@ impl Compression {
         let offered: Vec<Coding> = self.codings.iter().map(|(coding, _)| *coding).collect();
         let Some(coding) = acceptable(accept, &offered).first().copied() else { return Ok(None) };
         let level = self.codings.iter().find(|(other, _)| *other == coding).map_or(0, |(_, level)| *level);
-        let Some(encoder) = algorithm(coding).compressor(level) else { return Ok(None) };
+        let Some(encoder) = encoder(coding, level) else { return Ok(None) };
         response.remove_header(&CONTENT_LENGTH);
         response.remove_header(&ACCEPT_RANGES);
         response.insert_header(CONTENT_ENCODING, coding.as_str())?;
@@ -62,7 +75,7 @@ impl Compression {
             response.insert_header(TRANSFER_ENCODING, "chunked")?;
         }
         weaken_etag(response)?;
-        Ok(Some(Encoder(encoder)))
+        Ok(Some(encoder))
     }
 
     fn is_worth_it(&self, response: &ResponseHeader) -> bool {
@@ -87,18 +100,34 @@ impl Encoder {
         if piece.is_empty() && !ends {
             return Ok(());
         }
-        let encoded = self.0.encode(&piece, ends)?;
+        let encoded = match &mut self.0 {
+            Kind::Pingora(encoder) => encoder.encode(&piece, ends)?,
+            Kind::Brotli(writer) => encode_brotli(writer, &piece, ends)?,
+        };
         *body = Some(encoded).filter(|encoded| !encoded.is_empty());
         Ok(())
     }
 }
 
-fn algorithm(coding: Coding) -> Algorithm {
-    match coding {
+fn encoder(coding: Coding, level: u32) -> Option<Encoder> {
+    let algorithm = match coding {
         Coding::Zstd => Algorithm::Zstd,
-        Coding::Brotli => Algorithm::Brotli,
         Coding::Gzip => Algorithm::Gzip,
+        Coding::Brotli => {
+            let writer = CompressorWriter::new(Vec::new(), BROTLI_BUFFER_BYTES, level, BROTLI_WINDOW);
+            return Some(Encoder(Kind::Brotli(Some(Box::new(writer)))));
+        }
+    };
+    algorithm.compressor(level).map(|encoder| Encoder(Kind::Pingora(encoder)))
+}
+
+fn encode_brotli(writer: &mut Option<Box<CompressorWriter<Vec<u8>>>>, piece: &[u8], ends: bool) -> Result<Bytes> {
+    let Some(open) = writer else { return Ok(Bytes::new()) };
+    open.write_all(piece).or_err(COMPRESSION_ERROR, "while compressing with Brotli")?;
+    if ends && let Some(open) = writer.take() {
+        return Ok(open.into_inner().into());
     }
+    Ok(writer.as_mut().map(|open| std::mem::take(open.get_mut())).unwrap_or_default().into())
 }
 
 fn text(headers: &HeaderMap, name: http::HeaderName) -> &str {

@@ -32,6 +32,10 @@ const WRITE_BUFFER_BYTES: usize = 4096;
 /// own stream cannot be buffered from outside.
 pub(crate) struct ClientSocket {
     tcp: BufWriter<TcpStream>,
+    /// Whether anything was written to the client yet.
+    has_spoken: bool,
+    /// Whether the buffer may have left in part.
+    is_leaving: bool,
     id: UniqueIDType,
     accepted: SystemTime,
     digest: Arc<SocketDigest>,
@@ -45,7 +49,13 @@ impl ClientSocket {
         // A digest just made has no address yet, so setting it cannot fail.
         let _ = digest.peer_addr.set(Some(client.into()));
         let tcp = BufWriter::with_capacity(WRITE_BUFFER_BYTES, tcp);
-        Self { tcp, id: descriptor, accepted, digest: Arc::new(digest) }
+        Self { tcp, has_spoken: false, is_leaving: false, id: descriptor, accepted, digest: Arc::new(digest) }
+    }
+
+    fn wrote(&mut self, outcome: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        self.has_spoken = true;
+        self.is_leaving = outcome.is_pending();
+        outcome
     }
 }
 
@@ -61,17 +71,29 @@ impl AsyncRead for ClientSocket {
     }
 }
 
+/// The alert with which rustls answers when no certificate fits: a record of TLS 1.2 with two bytes, fatal and
+/// `access_denied`. Nothing else is ever the first thing that is written.
+const NO_CERTIFICATE: [u8; 7] = [21, 3, 3, 0, 2, 2, 49];
+/// The one that says what is wrong: `unrecognized_name` (RFC 6066, section 3). rustls has no way of being told so.
+const UNRECOGNIZED_NAME: [u8; 7] = [21, 3, 3, 0, 2, 2, 112];
+
 impl AsyncWrite for ClientSocket {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.tcp).poll_write(cx, buf)
+        let buf = if !self.has_spoken && buf == NO_CERTIFICATE { &UNRECOGNIZED_NAME } else { buf };
+        let outcome = Pin::new(&mut self.tcp).poll_write(cx, buf);
+        self.wrote(outcome)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.tcp).poll_flush(cx)
+        let outcome = Pin::new(&mut self.tcp).poll_flush(cx);
+        self.is_leaving = outcome.is_pending();
+        outcome
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.tcp).poll_shutdown(cx)
+        let outcome = Pin::new(&mut self.tcp).poll_shutdown(cx);
+        self.is_leaving = outcome.is_pending();
+        outcome
     }
 
     fn poll_write_vectored(
@@ -79,11 +101,25 @@ impl AsyncWrite for ClientSocket {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.tcp).poll_write_vectored(cx, bufs)
+        if let [only] = bufs {
+            return self.poll_write(cx, only);
+        }
+        let outcome = Pin::new(&mut self.tcp).poll_write_vectored(cx, bufs);
+        self.wrote(outcome)
     }
 
     fn is_write_vectored(&self) -> bool {
         true
+    }
+}
+
+/// A handshake that fails leaves its alert in the buffer, and nobody flushes it: the stream is dropped where it failed.
+impl Drop for ClientSocket {
+    fn drop(&mut self) {
+        if !self.is_leaving && !self.tcp.buffer().is_empty() {
+            // What does not leave at once stays unsaid; the client sees the end of the connection anyway.
+            let _ = self.tcp.get_ref().try_write(self.tcp.buffer());
+        }
     }
 }
 

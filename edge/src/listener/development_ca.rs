@@ -52,7 +52,7 @@ pub fn prepare(folder: &Path, names: &[String], clock: &dyn Clock) -> Result<Dev
     if !(ca.is_file() && ca_key.is_file()) {
         make_authority(&ca, &ca_key, clock)?;
     }
-    let leaf = CertificateFiles { chain: path_of("localhost.pem"), key: path_of("localhost.key") };
+    let leaf = leaf(folder);
     let issuer_key = KeyPair::from_pem(&fs::read_to_string(&ca_key).map_err(cannot_use(&ca_key))?)?;
     let ca_pem = fs::read_to_string(&ca).map_err(cannot_use(&ca))?;
     let issuer = Issuer::from_ca_cert_pem(&ca_pem, issuer_key)?;
@@ -61,6 +61,11 @@ pub fn prepare(folder: &Path, names: &[String], clock: &dyn Clock) -> Result<Dev
     write_private(&leaf.key, &key.serialize_pem())?;
     write_private(&leaf.chain, &format!("{}{ca_pem}", certificate.pem()))?;
     Ok(DevelopmentCa { ca, leaf })
+}
+
+/// Where the certificate is that the authority in `folder` signed.
+pub fn leaf(folder: &Path) -> CertificateFiles {
+    CertificateFiles { chain: folder.join("localhost.pem"), key: folder.join("localhost.key") }
 }
 
 fn make_authority(ca: &Path, ca_key: &Path, clock: &dyn Clock) -> Result<(), DevelopmentCaError> {

@@ -19,6 +19,7 @@ use tracing::{debug, warn};
 use super::client_io::{ClientIo, ClientSocket};
 use super::http2;
 use super::proxy_protocol::{self, Announced};
+use super::tls;
 use crate::admission::connection_limit::Counted;
 use crate::admission::prefix_map::PrefixMap;
 use crate::bans::Bans;
@@ -199,6 +200,8 @@ impl<A: HttpServerApp + Send + Sync + 'static> Endpoint<A> {
             acceptor.tls_handshake(socket).await.map_err(io::Error::other)
         };
         match tokio::time::timeout(self.shared.handshake_within, handshake).await {
+            // The handshake was the answer to an authority's challenge.
+            Ok(Ok(tls)) if tls::is_challenge(&tls) => return,
             Ok(Ok(tls)) => return self.speak_http(tls, client.ip()).await,
             // Scanners fail handshakes all day: counted, and told only to who asks for it. A client that does not like
             // our certificate is no offender.

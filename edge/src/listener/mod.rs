@@ -1,7 +1,8 @@
 //! Accepts connections, speaks TLS, and hands what it reads to the proxy.
 
-pub(crate) mod certificate_source;
+pub mod certificate;
 pub mod certificates;
+pub mod client_certificates;
 pub(crate) mod client_io;
 pub mod development_ca;
 pub(crate) mod endpoint;

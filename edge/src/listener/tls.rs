@@ -2,16 +2,38 @@
 
 use std::sync::Arc;
 
+use pingora_core::protocols::{ALPN, Ssl};
+use rustls::crypto::aws_lc_rs;
 use rustls::server::NoServerSessionStorage;
 use rustls::{Error, ServerConfig};
 
 use super::certificates::Certificates;
+use super::client_certificates::ClientVerifier;
 
-/// TLS 1.2 and 1.3 with HTTP/2 preferred. Sessions resume by ticket, so no session is kept in memory.
+/// The protocol of ACME's challenge (RFC 8737). An authority offers nothing else beside it, so it never meets HTTP.
+pub(crate) const ACME_TLS: &[u8] = b"acme-tls/1";
+
+/// Whether this connection was made by an authority, to look at our answer and nothing else.
+pub(crate) fn is_challenge(connection: &impl Ssl) -> bool {
+    matches!(connection.selected_alpn_proto(), Some(ALPN::Custom(protocol)) if protocol.protocol() == ACME_TLS)
+}
+
+/// TLS 1.2 and 1.3 with HTTP/2 preferred. Sessions resume by ticket, so no session is kept in memory; the tickets' keys
+/// live in memory alone and are changed every six hours, so a ticket is good for twelve at most.
 pub(crate) fn server_config(certificates: Arc<Certificates>) -> Result<Arc<ServerConfig>, Error> {
     let mut config = ServerConfig::builder().with_no_client_auth().with_cert_resolver(certificates);
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec(), ACME_TLS.to_vec()];
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    config.ticketer = aws_lc_rs::Ticketer::new()?;
+    Ok(Arc::new(config))
+}
+
+/// Like [`server_config`], for clients with a certificate. Nothing resumes: every connection proves its certificate anew,
+/// against the authorities of that moment.
+pub(crate) fn mutual_config(certificates: Arc<Certificates>, clients: Arc<ClientVerifier>) -> Arc<ServerConfig> {
+    let mut config = ServerConfig::builder().with_client_cert_verifier(clients).with_cert_resolver(certificates);
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     config.session_storage = Arc::new(NoServerSessionStorage {});
-    config.ticketer = rustls::crypto::aws_lc_rs::Ticketer::new()?;
-    Ok(Arc::new(config))
+    config.send_tls13_tickets = 0;
+    Arc::new(config)
 }

@@ -21,6 +21,8 @@ pub struct Listening {
     pub federation: Vec<SocketAddr>,
     /// Addresses in the clear.
     pub http: Vec<SocketAddr>,
+    /// Addresses with mutual TLS.
+    pub internal: Vec<SocketAddr>,
     /// The private address of `/metrics` and `/healthz`.
     pub metrics: Option<SocketAddr>,
     /// The development authority's certificate.
@@ -32,6 +34,8 @@ pub(super) struct Listeners {
     pub(super) https: Vec<TcpListener>,
     pub(super) federation: Vec<TcpListener>,
     pub(super) http: Vec<TcpListener>,
+    /// With the addresses that the configuration names them by.
+    pub(super) internal: Vec<(SocketAddr, TcpListener)>,
     pub(super) exposition: Option<TcpListener>,
 }
 
@@ -89,6 +93,12 @@ impl Listeners {
             https: all(&config.listen.https, "listen.https")?,
             federation: all(&config.listen.federation, "listen.federation")?,
             http: all(&config.listen.http, "listen.http")?,
+            internal: config
+                .listen
+                .internal
+                .iter()
+                .map(|one| Ok((one.address, binder.tcp(one.address, "listen.internal")?)))
+                .collect::<Result<_, BindError>>()?,
             exposition: config
                 .telemetry
                 .metrics_address
@@ -103,6 +113,7 @@ impl Listeners {
             https: addresses(&self.https),
             federation: addresses(&self.federation),
             http: addresses(&self.http),
+            internal: self.internal.iter().filter_map(|(_, one)| one.local_addr().ok()).collect(),
             metrics: self.exposition.as_ref().and_then(|listener| listener.local_addr().ok()),
             ca,
         }

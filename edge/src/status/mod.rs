@@ -1,6 +1,5 @@
 //! What a running edge says about itself, to a terminal, a program and the status page alike.
 
-mod certificates;
 pub(crate) mod page;
 pub(crate) mod routes;
 pub(crate) mod traffic;
@@ -12,6 +11,7 @@ use gatehouse_shared::clock::Clock;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
+use crate::certs::{self, Listed};
 use crate::control::protocol::ShardReport;
 use crate::live::Current;
 use crate::metrics::Metrics;
@@ -101,7 +101,7 @@ impl Source {
             history_step_seconds: traffic::STEP.as_secs(),
             traffic: self.traffic.report(),
             shards: self.shards(),
-            certificates: certificates::list(&live.config),
+            certificates: certs::list(&live.config, self.clock.as_ref()).iter().map(Listed::status).collect(),
             bans: Vec::new(),
             slow_routes: self.routes.slowest(),
         }

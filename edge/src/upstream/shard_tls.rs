@@ -63,7 +63,9 @@ impl ShardTls {
         for certificate in authorities.certificates() {
             roots.add(certificate.clone())?;
         }
-        let builder = ClientConfig::builder().with_root_certificates(roots);
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
+        let builder = builder.with_root_certificates(roots);
         let client = match &identity {
             Some(identity) => builder.with_client_auth_cert(identity.chain().to_vec(), identity.key())?,
             None => builder.with_no_client_auth(),

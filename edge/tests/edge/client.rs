@@ -70,16 +70,21 @@ pub(crate) async fn tls_over(
     name: &str,
     protocols: &[&[u8]],
 ) -> std::io::Result<TlsStream<TcpStream>> {
+    let mut config = trusting(ca);
+    config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
+    let name = ServerName::try_from(name.to_owned()).unwrap();
+    TlsConnector::from(Arc::new(config)).connect(name, tcp).await
+}
+
+/// A client's TLS that trusts the authorities in `ca` alone.
+pub(crate) fn trusting(ca: &Path) -> ClientConfig {
     let mut roots = RootCertStore::empty();
     for certificate in CertificateDer::pem_file_iter(ca).unwrap() {
         roots.add(certificate.unwrap()).unwrap();
     }
     let provider = Arc::new(tokio_rustls::rustls::crypto::aws_lc_rs::default_provider());
     let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
-    let mut config = config.with_root_certificates(roots).with_no_client_auth();
-    config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
-    let name = ServerName::try_from(name.to_owned()).unwrap();
-    TlsConnector::from(Arc::new(config)).connect(name, tcp).await
+    config.with_root_certificates(roots).with_no_client_auth()
 }
 
 /// Connects from an address of this machine (all of 127.0.0.0/8 is), so that a test has many clients.
@@ -101,22 +106,38 @@ pub(crate) enum Connection {
 
 impl Connection {
     pub(crate) async fn http1(address: SocketAddr, ca: &Path) -> Self {
-        Self::http1_over(TcpStream::connect(address).await.unwrap(), ca).await.unwrap()
+        Self::http1_as(address, ca, "localhost").await
+    }
+
+    /// To the server that calls itself `name`.
+    pub(crate) async fn http1_as(address: SocketAddr, ca: &Path, name: &str) -> Self {
+        Self::http1_on(tls(address, ca, name, &[b"http/1.1"]).await).await.unwrap()
     }
 
     pub(crate) async fn http1_over(tcp: TcpStream, ca: &Path) -> std::io::Result<Self> {
-        let stream = tls_over(tcp, ca, "localhost", &[b"http/1.1"]).await?;
+        Self::http1_on(tls_over(tcp, ca, "localhost", &[b"http/1.1"]).await?).await
+    }
+
+    async fn http1_on(stream: TlsStream<TcpStream>) -> std::io::Result<Self> {
         let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(std::io::Error::other)?;
         tokio::spawn(connection.with_upgrades());
         Ok(Self::Http1(sender))
     }
 
     pub(crate) async fn http2(address: SocketAddr, ca: &Path) -> Self {
-        Self::http2_over(TcpStream::connect(address).await.unwrap(), ca).await
+        Self::http2_as(address, ca, "localhost").await
+    }
+
+    /// To the server that calls itself `name`.
+    pub(crate) async fn http2_as(address: SocketAddr, ca: &Path, name: &str) -> Self {
+        Self::http2_on(tls(address, ca, name, &[b"h2"]).await).await
     }
 
     pub(crate) async fn http2_over(tcp: TcpStream, ca: &Path) -> Self {
-        let stream = tls_over(tcp, ca, "localhost", &[b"h2"]).await.unwrap();
+        Self::http2_on(tls_over(tcp, ca, "localhost", &[b"h2"]).await.unwrap()).await
+    }
+
+    async fn http2_on(stream: TlsStream<TcpStream>) -> Self {
         assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"h2"[..]));
         let (sender, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
         tokio::spawn(connection);

@@ -54,6 +54,7 @@ async fn every_command_helps() {
         &["--help"][..],
         &["run", "--help"],
         &["check", "--help"],
+        &["certs", "--help"],
         &["dev", "--help"],
         &["doctor", "--help"],
         &["reload", "--help"],

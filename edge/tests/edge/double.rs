@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
@@ -23,6 +24,10 @@ pub(crate) const SECRET: &str = "a cluster secret for tests, long enough";
 pub(crate) enum Order {
     /// Takes the request, and waits until the test says so before it echoes.
     Wait(Arc<Notify>),
+    /// Answers 200 with these headers and this body.
+    Say(Vec<(&'static str, &'static str)>, String),
+    /// The same, once the test says so.
+    SayWhen(Arc<Notify>, Vec<(&'static str, &'static str)>, String),
     /// Answers with this status and headers.
     Answer(StatusCode, Vec<(&'static str, &'static str)>),
     /// Takes the request and dies: every connection is cut and the socket is gone.
@@ -41,6 +46,7 @@ pub(crate) struct Shard {
     accepted: Mutex<usize>,
     /// Notified with each request that is taken.
     pub(crate) taken: Notify,
+    draining: AtomicBool,
     alive: CancellationToken,
     connections: TaskTracker,
 }
@@ -58,6 +64,7 @@ impl Shard {
             served: Mutex::default(),
             accepted: Mutex::default(),
             taken: Notify::new(),
+            draining: AtomicBool::new(false),
             alive: CancellationToken::new(),
             connections: TaskTracker::new(),
         });
@@ -72,6 +79,11 @@ impl Shard {
     /// How many connections it has accepted, health checks included.
     pub(crate) fn accepted(&self) -> usize {
         *self.accepted.lock().unwrap()
+    }
+
+    /// Says from now on that it is about to end.
+    pub(crate) fn drain(&self) {
+        self.draining.store(true, Ordering::Relaxed);
     }
 
     /// How many requests it has taken.
@@ -110,7 +122,9 @@ impl Shard {
 
     async fn answer(self: Arc<Self>, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, std::io::Error> {
         if request.uri().path() == HEALTH_PATH {
-            return Ok(Response::new(Full::default()));
+            let draining = self.draining.load(Ordering::Relaxed);
+            let status = if draining { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK };
+            return Ok(Response::builder().status(status).body(Full::default()).unwrap());
         }
         if request.headers().contains_key("upgrade") {
             return Ok(upgrade(request));
@@ -122,6 +136,11 @@ impl Shard {
         let order = self.orders.lock().unwrap().pop_front();
         match order {
             Some(Order::Wait(until)) => until.notified().await,
+            Some(Order::Say(headers, body)) => return Ok(said(headers, body)),
+            Some(Order::SayWhen(when, headers, body)) => {
+                when.notified().await;
+                return Ok(said(headers, body));
+            }
             Some(Order::Answer(status, headers)) => {
                 let mut response = Response::builder().status(status);
                 for (name, value) in headers {
@@ -161,6 +180,14 @@ impl Shard {
         });
         Ok(Response::new(Full::new(echo.to_string().into())))
     }
+}
+
+fn said(headers: Vec<(&'static str, &'static str)>, body: String) -> Response<Full<Bytes>> {
+    let mut response = Response::builder();
+    for (name, value) in headers {
+        response = response.header(name, value);
+    }
+    response.body(Full::from(body)).unwrap()
 }
 
 /// Switches protocols and echoes bytes from then on.

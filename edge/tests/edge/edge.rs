@@ -33,6 +33,8 @@ pub(crate) struct Options<'a> {
     pub(crate) sections: &'a str,
     /// Variables of the edge's environment.
     pub(crate) environment: &'a [(&'a str, &'a str)],
+    /// The address of a further shard.
+    pub(crate) also_shard: Option<SocketAddr>,
     /// How many shards in this process.
     pub(crate) shards: usize,
 }
@@ -44,6 +46,7 @@ pub(crate) struct Edge {
     pub(crate) https: SocketAddr,
     pub(crate) federation: SocketAddr,
     pub(crate) http: SocketAddr,
+    pub(crate) internal: SocketAddr,
     pub(crate) metrics: SocketAddr,
     pub(crate) ca: PathBuf,
     pub(crate) shards: Vec<Arc<Shard>>,
@@ -74,8 +77,8 @@ impl Edge {
     }
 
     pub(crate) async fn in_folder(folder: TempDir, shards: Vec<Arc<Shard>>, options: Options<'_>) -> Self {
-        let sockets: Vec<String> =
-            (0..options.shards).map(|shard| format!("unix:{}", socket(folder.path(), shard).display())).collect();
+        let own = (0..options.shards).map(|shard| format!("unix:{}", socket(folder.path(), shard).display()));
+        let sockets: Vec<String> = own.chain(options.also_shard.map(|address| address.to_string())).collect();
         let Options { listen, upstream, limits, sections, environment, .. } = options;
         let config = format!(
             "[server]\nname = \"localhost\"\nbase_url = \"https://matrix.localhost:8443\"\n\
@@ -87,6 +90,15 @@ impl Edge {
              [limits]\n{limits}\n[telemetry]\nmetrics_address = \"127.0.0.1:0\"\n{sections}\n",
             folder = folder.path().display(),
         );
+        Self::launch_with(folder, shards, &config, environment).await
+    }
+
+    /// An edge with a configuration of the test's own.
+    pub(crate) async fn launch(folder: TempDir, shards: Vec<Arc<Shard>>, config: &str) -> Self {
+        Self::launch_with(folder, shards, config, &[]).await
+    }
+
+    async fn launch_with(folder: TempDir, shards: Vec<Arc<Shard>>, config: &str, environment: &[(&str, &str)]) -> Self {
         let file = folder.path().join("edge.toml");
         std::fs::write(&file, config).unwrap();
         let log = std::fs::File::create(folder.path().join("log")).unwrap();
@@ -103,14 +115,15 @@ impl Edge {
         let mut lines = BufReader::new(process.stdout.take().unwrap()).lines();
         let line = patiently("the edge's start", lines.next_line()).await.unwrap().expect("the edge ended at once");
         let listening = serde_json::from_str::<serde_json::Value>(&line).unwrap()["listening"].clone();
-        let first = |kind: &str| listening[kind][0].as_str().unwrap().parse().unwrap();
+        let first = |kind: &str| listening[kind][0].as_str().unwrap_or("0.0.0.0:0").parse().unwrap();
         let edge = Self {
             process,
             https: first("https"),
             federation: first("federation"),
             http: first("http"),
             metrics: listening["metrics"].as_str().unwrap().parse().unwrap(),
-            ca: listening["ca"].as_str().unwrap().into(),
+            internal: first("internal"),
+            ca: listening["ca"].as_str().unwrap_or_default().into(),
             shards,
             folder,
         };

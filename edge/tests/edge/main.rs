@@ -1,12 +1,15 @@
 //! The edge as a process, between real clients over TLS and real shards over Unix sockets.
 
 mod access_log;
+mod acme;
 mod admin;
 mod backend;
 mod bans;
 mod bodies;
+mod caching;
 mod client;
 mod commands;
+mod compression;
 mod control;
 mod doctor;
 mod documents;
@@ -18,13 +21,17 @@ mod lifetime;
 mod limits;
 mod load;
 mod nonsense;
+mod overload;
 mod paths;
 mod policy;
+mod pools;
 mod proxy_protocol;
+mod raw_shard;
 mod reload;
 mod retries;
 mod routes;
 mod slow_clients;
+mod smuggling;
 mod static_files;
 mod status;
 mod supervision;

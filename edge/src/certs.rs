@@ -17,9 +17,9 @@ use crate::status::CertificateStatus;
 #[derive(Debug, Serialize)]
 pub(crate) struct Listed {
     /// The names on it; of one that is not there, the names that were configured.
-    names: Vec<String>,
+    pub(crate) names: Vec<String>,
     /// `file`, `acme`, `development` or `self-signed`.
-    source: &'static str,
+    pub(crate) source: &'static str,
     /// How an authority verifies the names.
     #[serde(skip_serializing_if = "Option::is_none")]
     challenge: Option<&'static str>,
@@ -28,7 +28,7 @@ pub(crate) struct Listed {
     authority: Option<String>,
     issuer: Option<String>,
     not_before: Option<u64>,
-    not_after: Option<u64>,
+    pub(crate) not_after: Option<u64>,
     /// When it is to be renewed; known once the edge has run.
     #[serde(skip_serializing_if = "Option::is_none")]
     renew_at: Option<u64>,
@@ -37,7 +37,7 @@ pub(crate) struct Listed {
     renewal_is_suggested: bool,
     /// Why it is not there or the last order failed.
     #[serde(skip_serializing_if = "Option::is_none")]
-    problem: Option<String>,
+    pub(crate) problem: Option<String>,
     /// When the next order is tried after one that failed.
     #[serde(skip_serializing_if = "Option::is_none")]
     next_attempt: Option<u64>,

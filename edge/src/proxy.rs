@@ -20,8 +20,9 @@ use tracing::{debug, info_span, warn};
 
 use crate::access_log::{AccessRecorder, Answered};
 use crate::admission::forwarded_for;
+use crate::admission::framing;
 use crate::admission::request_class::RequestClass;
-use crate::admission::{framing, request_shape};
+use crate::admission::request_shape;
 use crate::bans::Bans;
 use crate::chance::Chance;
 use crate::config::policy::Feed;

@@ -184,7 +184,7 @@ pub async fn run(
     let for_servers = Arc::new(proxy_for(Role::Federation, seed.wrapping_add(1))?);
     let port = public_https_port(&config, &listening);
     let redirect =
-        RedirectToHttps { port, tokens: supply.tokens(), live: live.clone(), access_log: access_log.clone() };
+        RedirectToHttps { port, live: live.clone(), tokens: supply.tokens(), access_log: access_log.clone() };
     let redirect = Arc::new(application(redirect));
     let acceptor = Arc::new(Acceptor::from_server_config(tls::server_config(supply.certificates())?));
     let hangup = signal(SignalKind::hangup()).map_err(StartError::Signals)?;
@@ -224,6 +224,7 @@ pub async fn run(
         live: live.clone(),
         pool: pool.clone(),
         supervised: successor.supervised.clone(),
+        bans: bans.clone(),
         metrics: metrics.clone(),
         traffic,
         routes,
@@ -407,8 +408,8 @@ fn make_proxy(config: &EdgeConfig, parts: &Parts, role: Role, seed: u64) -> Resu
         pool: parts.pool.clone(),
         retries: parts.retries.clone(),
         overload: parts.overload.clone(),
-        bans: parts.bans.clone(),
         kept: parts.kept.clone(),
+        bans: parts.bans.clone(),
         secret: ClusterSecret::new(&config.upstream.cluster_secret).ok_or(StartError::ClusterSecret)?,
         metrics: parts.metrics.clone(),
         access_log: parts.access_log.clone(),

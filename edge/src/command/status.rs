@@ -7,10 +7,11 @@ use clap::Args;
 use super::CommandError;
 use super::edge::RunningEdge;
 use super::shards;
+use crate::control::bans::BanReport;
 use crate::control::protocol::Request;
 use crate::status::routes::SlowRoute;
 use crate::status::traffic::ClassTraffic;
-use crate::status::{BanStatus, CertificateStatus, Status as Now};
+use crate::status::{CertificateStatus, Status as Now};
 
 /// The options of `gatehouse status`.
 #[derive(Debug, Args)]
@@ -53,7 +54,7 @@ fn show(status: &Now) {
         format!("{p95_ms:>8.0} ms  {slowest_ms:>8.0} ms at most  {requests:>8} requests  {route}")
     });
     let shown = status.bans.get(..MOST_BANS).unwrap_or(&status.bans);
-    section(&format!("bans: {}", status.bans.len()), shown, |BanStatus { offender, jail, left_seconds }| {
+    section(&format!("bans: {}", status.bans.len()), shown, |BanReport { offender, jail, left_seconds, .. }| {
         let left = left_seconds.map_or_else(|| "for ever".to_owned(), |left| format!("for {}", span(left)));
         format!("{offender}  {jail}, {left}")
     });

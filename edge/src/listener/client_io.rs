@@ -18,24 +18,19 @@ use pingora_core::protocols::{
     TimingDigest, UniqueID, UniqueIDType,
 };
 use pingora_http::ResponseHeader;
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, BufWriter, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
+use super::gathered::Gathered;
 use crate::header_deadline::HeaderDeadline;
 
-/// Small enough for tens of thousands of connections, large enough for the header and body of a usual answer.
-const WRITE_BUFFER_BYTES: usize = 4096;
-
-/// A TCP connection whose writes are gathered until they are flushed: header and body leave in one segment. Pingora's
-/// own stream cannot be buffered from outside.
+/// A TCP connection as Pingora wants it, whose own stream cannot be buffered from outside.
 pub(crate) struct ClientSocket {
-    tcp: BufWriter<TcpStream>,
+    tcp: Gathered,
     /// Whether anything was written to the client yet.
     has_spoken: bool,
-    /// Whether the buffer may have left in part.
-    is_leaving: bool,
     id: UniqueIDType,
     accepted: SystemTime,
     digest: Arc<SocketDigest>,
@@ -48,14 +43,7 @@ impl ClientSocket {
         let digest = SocketDigest::from_raw_fd(descriptor);
         // A digest just made has no address yet, so setting it cannot fail.
         let _ = digest.peer_addr.set(Some(client.into()));
-        let tcp = BufWriter::with_capacity(WRITE_BUFFER_BYTES, tcp);
-        Self { tcp, has_spoken: false, is_leaving: false, id: descriptor, accepted, digest: Arc::new(digest) }
-    }
-
-    fn wrote(&mut self, outcome: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
-        self.has_spoken = true;
-        self.is_leaving = outcome.is_pending();
-        outcome
+        Self { tcp: Gathered::new(tcp), has_spoken: false, id: descriptor, accepted, digest: Arc::new(digest) }
     }
 }
 
@@ -67,7 +55,7 @@ impl fmt::Debug for ClientSocket {
 
 impl AsyncRead for ClientSocket {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(self.tcp.get_mut()).poll_read(cx, buf)
+        Pin::new(&mut self.tcp).poll_read(cx, buf)
     }
 }
 
@@ -80,20 +68,16 @@ const UNRECOGNIZED_NAME: [u8; 7] = [21, 3, 3, 0, 2, 2, 112];
 impl AsyncWrite for ClientSocket {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let buf = if !self.has_spoken && buf == NO_CERTIFICATE { &UNRECOGNIZED_NAME } else { buf };
-        let outcome = Pin::new(&mut self.tcp).poll_write(cx, buf);
-        self.wrote(outcome)
+        self.has_spoken = true;
+        Pin::new(&mut self.tcp).poll_write(cx, buf)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let outcome = Pin::new(&mut self.tcp).poll_flush(cx);
-        self.is_leaving = outcome.is_pending();
-        outcome
+        Pin::new(&mut self.tcp).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let outcome = Pin::new(&mut self.tcp).poll_shutdown(cx);
-        self.is_leaving = outcome.is_pending();
-        outcome
+        Pin::new(&mut self.tcp).poll_shutdown(cx)
     }
 
     fn poll_write_vectored(
@@ -104,8 +88,8 @@ impl AsyncWrite for ClientSocket {
         if let [only] = bufs {
             return self.poll_write(cx, only);
         }
-        let outcome = Pin::new(&mut self.tcp).poll_write_vectored(cx, bufs);
-        self.wrote(outcome)
+        self.has_spoken = true;
+        Pin::new(&mut self.tcp).poll_write_vectored(cx, bufs)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -116,10 +100,7 @@ impl AsyncWrite for ClientSocket {
 /// A handshake that fails leaves its alert in the buffer, and nobody flushes it: the stream is dropped where it failed.
 impl Drop for ClientSocket {
     fn drop(&mut self) {
-        if !self.is_leaving && !self.tcp.buffer().is_empty() {
-            // What does not leave at once stays unsaid; the client sees the end of the connection anyway.
-            let _ = self.tcp.get_ref().try_write(self.tcp.buffer());
-        }
+        self.tcp.send_what_fits();
     }
 }
 
@@ -168,6 +149,8 @@ pub(crate) struct ClientIo<S> {
     inner: S,
     deadline: HeaderDeadline,
     timer: Option<Pin<Box<Sleep>>>,
+    /// The first byte of what is read next, when somebody looked at it.
+    peeked: Option<u8>,
     /// How a stream of HTTP/2 may end the connection.
     end: Option<Arc<ProxyDigest>>,
 }
@@ -180,7 +163,7 @@ impl<S: IO> ClientIo<S> {
             deadline.expect_preface();
         }
         let end = speaks_http2.then(|| ConnectionEnd(end.clone()).into_digest()).flatten();
-        Self { inner, deadline, timer: None, end }
+        Self { inner, deadline, timer: None, peeked: None, end }
     }
 }
 
@@ -211,6 +194,17 @@ impl<S: IO> AsyncRead for ClientIo<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;
         let before = buf.filled().len();
+        if buf.remaining() > 0
+            && let Some(first) = this.peeked.take()
+        {
+            buf.put_slice(&[first]);
+            if buf.remaining() > 0 {
+                // What comes right behind it is read along. An end or an error will be met again.
+                let _ = Pin::new(&mut this.inner).poll_read(cx, buf);
+            }
+            this.deadline.received(buf.filled().len() - before - 1);
+            return Poll::Ready(Ok(()));
+        }
         if let Poll::Ready(done) = Pin::new(&mut this.inner).poll_read(cx, buf) {
             this.deadline.received(buf.filled().len() - before);
             return Poll::Ready(done);
@@ -280,7 +274,22 @@ impl<S: IO> Ssl for ClientIo<S> {
     }
 }
 
-impl<S: IO> Peek for ClientIo<S> {}
+/// Waits for the first byte of what comes next, and no further.
+#[async_trait]
+impl<S: IO> Peek for ClientIo<S> {
+    async fn try_peek(&mut self, buf: &mut [u8]) -> io::Result<bool> {
+        let Some(first) = buf.first_mut() else { return Ok(false) };
+        if self.peeked.is_none() {
+            let mut byte = [0];
+            if self.read(&mut byte).await? == 0 {
+                return Ok(false);
+            }
+            self.peeked = Some(byte[0]);
+        }
+        *first = self.peeked.unwrap_or_default();
+        Ok(true)
+    }
+}
 
 impl<S: IO> GetTimingDigest for ClientIo<S> {
     fn get_timing_digest(&self) -> Vec<Option<TimingDigest>> {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use gatehouse_shared::clock::Clock;
 use gatehouse_shared::net::client_ip::canonical;
-use pingora_core::apps::{HttpServerApp, ServerApp as _};
+use pingora_core::apps::HttpServerApp;
 use pingora_core::listeners::tls::Acceptor;
 use pingora_core::protocols::{ALPN, IO, Ssl as _};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
@@ -17,9 +17,8 @@ use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
 use super::client_io::{ClientIo, ClientSocket};
-use super::http2;
 use super::proxy_protocol::{self, Announced};
-use super::tls;
+use super::{http1, http2, tls};
 use crate::admission::connection_limit::Counted;
 use crate::admission::prefix_map::PrefixMap;
 use crate::bans::Bans;
@@ -190,7 +189,8 @@ impl<A: HttpServerApp + Send + Sync + 'static> Endpoint<A> {
             let socket = ClientSocket::new(tcp, client, self.shared.clock.now());
             return self.speak_http(socket, client.ip()).await;
         };
-        let handshake = async {
+        // In a place of its own, which is given back once the hands are shaken: connections live much longer.
+        let handshake = Box::pin(async {
             let mut first = [0];
             if tcp.peek(&mut first).await? > 0 && first != TLS_HANDSHAKE {
                 self.shared.bans.found(Feed::TlsGarbage, client.ip());
@@ -198,7 +198,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> Endpoint<A> {
             }
             let socket = ClientSocket::new(tcp, client, self.shared.clock.now());
             acceptor.tls_handshake(socket).await.map_err(io::Error::other)
-        };
+        });
         match tokio::time::timeout(self.shared.handshake_within, handshake).await {
             // The handshake was the answer to an authority's challenge.
             Ok(Ok(tls)) if tls::is_challenge(&tls) => return,
@@ -227,8 +227,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> Endpoint<A> {
             }
             return;
         }
-        // An application that hands the connection back has nothing more to do with it.
-        drop(progress.clone().within(self.app.process_new(stream, &self.shared.stopping)).await);
+        progress.clone().within(http1::serve(&self.app, stream, &self.shared.stopping)).await;
         if progress.was_overdue() {
             self.shared.bans.found(Feed::SlowHeader, client);
         }

@@ -6,6 +6,8 @@ pub mod client_certificates;
 pub(crate) mod client_io;
 pub mod development_ca;
 pub(crate) mod endpoint;
+mod gathered;
+mod http1;
 mod http2;
 pub mod proxy_protocol;
 pub(crate) mod tls;

@@ -11,7 +11,9 @@ use gatehouse_shared::clock::Clock;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
+use crate::bans::Bans;
 use crate::certs::{self, Listed};
+use crate::control::bans::{self, BanReport};
 use crate::control::protocol::ShardReport;
 use crate::live::Current;
 use crate::metrics::Metrics;
@@ -45,7 +47,7 @@ pub(crate) struct Status {
     /// Certificates in use and expected.
     pub(crate) certificates: Vec<CertificateStatus>,
     /// Who is kept out.
-    pub(crate) bans: Vec<BanStatus>,
+    pub(crate) bans: Vec<BanReport>,
     /// The slowest first.
     pub(crate) slow_routes: Vec<SlowRoute>,
 }
@@ -62,17 +64,6 @@ pub(crate) struct CertificateStatus {
     pub(crate) problem: Option<String>,
 }
 
-/// One ban.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct BanStatus {
-    /// An address, a prefix or a server's name.
-    pub(crate) offender: String,
-    /// What it was banned by.
-    pub(crate) jail: String,
-    /// How much of it is left, in seconds; `None` for a ban without end.
-    pub(crate) left_seconds: Option<u64>,
-}
-
 /// Where all of it is found.
 pub(crate) struct Source {
     pub(crate) clock: Arc<dyn Clock>,
@@ -81,6 +72,7 @@ pub(crate) struct Source {
     pub(crate) pool: Arc<Pool>,
     /// The shards that this edge starts.
     pub(crate) supervised: Vec<Supervised>,
+    pub(crate) bans: Arc<Bans>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) traffic: Arc<Traffic>,
     pub(crate) routes: Arc<Routes>,
@@ -102,7 +94,7 @@ impl Source {
             traffic: self.traffic.report(),
             shards: self.shards(),
             certificates: certs::list(&live.config, self.clock.as_ref()).iter().map(Listed::status).collect(),
-            bans: Vec::new(),
+            bans: bans::list(&self.bans),
             slow_routes: self.routes.slowest(),
         }
     }

@@ -111,14 +111,15 @@ impl Connection {
 
     /// To the server that calls itself `name`.
     pub(crate) async fn http1_as(address: SocketAddr, ca: &Path, name: &str) -> Self {
-        Self::http1_on(tls(address, ca, name, &[b"http/1.1"]).await).await.unwrap()
+        Self::http1_named(TcpStream::connect(address).await.unwrap(), ca, name).await.unwrap()
     }
 
     pub(crate) async fn http1_over(tcp: TcpStream, ca: &Path) -> std::io::Result<Self> {
-        Self::http1_on(tls_over(tcp, ca, "localhost", &[b"http/1.1"]).await?).await
+        Self::http1_named(tcp, ca, "localhost").await
     }
 
-    async fn http1_on(stream: TlsStream<TcpStream>) -> std::io::Result<Self> {
+    async fn http1_named(tcp: TcpStream, ca: &Path, name: &str) -> std::io::Result<Self> {
+        let stream = tls_over(tcp, ca, name, &[b"http/1.1"]).await?;
         let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(std::io::Error::other)?;
         tokio::spawn(connection.with_upgrades());
         Ok(Self::Http1(sender))
@@ -130,14 +131,15 @@ impl Connection {
 
     /// To the server that calls itself `name`.
     pub(crate) async fn http2_as(address: SocketAddr, ca: &Path, name: &str) -> Self {
-        Self::http2_on(tls(address, ca, name, &[b"h2"]).await).await
+        Self::http2_named(TcpStream::connect(address).await.unwrap(), ca, name).await
     }
 
     pub(crate) async fn http2_over(tcp: TcpStream, ca: &Path) -> Self {
-        Self::http2_on(tls_over(tcp, ca, "localhost", &[b"h2"]).await.unwrap()).await
+        Self::http2_named(tcp, ca, "localhost").await
     }
 
-    async fn http2_on(stream: TlsStream<TcpStream>) -> Self {
+    async fn http2_named(tcp: TcpStream, ca: &Path, name: &str) -> Self {
+        let stream = tls_over(tcp, ca, name, &[b"h2"]).await.unwrap();
         assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"h2"[..]));
         let (sender, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
         tokio::spawn(connection);

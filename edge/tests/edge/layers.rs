@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 /// `listener → admission → routing → upstream`: these never use each other, nor what puts them together.
 const ROOMS: [(&str, &[&str]); 8] = [
     ("listener", &["admission", "bans", "config", "header_deadline", "metrics"]),
+    ("acme", &["chance", "config", "listener"]),
     ("admission", &["config"]),
     ("bans", &["admission", "config", "live", "metrics"]),
-    ("acme", &["chance", "config", "listener"]),
     ("routing", &[]),
     // Files and what is done to bodies; what a client takes is decided in `routing`.
     ("content", &["routing"]),

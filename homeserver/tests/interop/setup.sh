@@ -18,8 +18,8 @@ debian_packages() {
     command -v python3 >/dev/null || missing+=(python3)
     python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3-venv)
     command -v npm >/dev/null || missing+=(npm)
-    command -v zstd >/dev/null || missing+=(zstd)
     command -v chromium >/dev/null || missing+=(chromium)
+    command -v zstd >/dev/null || missing+=(zstd)
     compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || command -v initdb >/dev/null || missing+=(postgresql)
     # The edge's tests: name servers, an ACME authority with its challenge test server, network namespaces.
     command -v named >/dev/null || [ -x /usr/sbin/named ] || missing+=(bind9)

@@ -1,0 +1,116 @@
+#!/usr/bin/env bash
+# Measures the edge and nginx as the TLS front of one upstream, in turns, and prints CPU per request, rates and latency.
+#
+#   loadtests/edge-and-nginx.sh [--rounds N] [--seconds N] [--idle N]
+#
+# --rounds   how often each front has its turn with each load (6)
+# --seconds  how long a turn takes (4)
+# --idle     how many idle TLS connections are opened to weigh one (5000; 0 leaves that out)
+#
+# The upstream is an nginx on a Unix socket that answers a few bytes. nginx as a front stands twice: with connections kept
+# to the upstream, and as guides for Matrix servers write it, without. All have two workers and one ECDSA P-256
+# certificate. Programs (Debian: nginx-light, wrk, nghttp2-client, openssl, python3) must be installed. The result stays in
+# target/edge-and-nginx/result.json.
+set -euo pipefail
+
+root=$(cd "$(dirname "$0")/.." && pwd)
+target=${CARGO_TARGET_DIR:-$root/target}
+out=$target/edge-and-nginx
+rounds=6 seconds=4 idle=5000
+while [ $# -gt 0 ]; do
+    case $1 in
+    --rounds) rounds=$2 ;;
+    --seconds) seconds=$2 ;;
+    --idle) idle=$2 ;;
+    *)
+        sed -n '2,15s/^# \?//p' "$0"
+        exit 2
+        ;;
+    esac
+    shift 2
+done
+
+echo "building for release" >&2
+(cd "$root" && cargo build --release --quiet --workspace --bins)
+mkdir -p "$out"
+work=$(mktemp -d "${TMPDIR:-/tmp}/gatehouse-edge-and-nginx-XXXXXX")
+pids=()
+trap 'for pid in "${pids[@]}"; do kill "$pid" 2>/dev/null || true; done; wait; rm -rf "$work"' EXIT
+
+openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=localhost \
+    -addext subjectAltName=DNS:localhost -keyout "$work/key.pem" -out "$work/chain.pem" 2>/dev/null
+printf '%064d' 0 >"$work/secret"
+head -c 12288 /dev/urandom | base64 -w0 >"$work/large"
+
+port() { python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'; }
+edge_port=$(port) kept_port=$(port) guide_port=$(port)
+
+# start_nginx NAME, with the http section on standard input
+start_nginx() {
+    {
+        echo "worker_processes 2; pid $work/$1.pid; error_log $work/$1.err; daemon off; worker_rlimit_nofile 60000;"
+        echo 'events { worker_connections 30000; }'
+        echo "http { access_log off; keepalive_timeout 1h; keepalive_requests 1000000000; client_body_temp_path $work/$1.body;"
+        echo "proxy_temp_path $work/$1.proxy; fastcgi_temp_path $work/$1.f; uwsgi_temp_path $work/$1.u; scgi_temp_path $work/$1.s;"
+        cat
+        echo '}'
+    } >"$work/$1.conf"
+    nginx -p "$work" -c "$work/$1.conf" 2>>"$work/$1.err" &
+    pids+=($!)
+}
+
+start_nginx upstream <<NGINX
+    server {
+        listen unix:$work/upstream.sock backlog=4096;
+        default_type application/json;
+        location / { return 200 '{"user_id":"@alice:example.org","device_id":"ABCDEFGHIJ","is_guest":false}'; }
+        location /_matrix/client/v3/sync { alias $work/large; }
+    }
+NGINX
+front() {
+    cat <<NGINX
+    upstream shard { server unix:$work/upstream.sock; $2 }
+    server {
+        listen 127.0.0.1:$1 ssl http2 backlog=4096;
+        ssl_certificate $work/chain.pem;
+        ssl_certificate_key $work/key.pem;
+        ssl_protocols TLSv1.2 TLSv1.3;
+        ssl_session_cache shared:s:10m;
+        client_max_body_size 50M;
+        location / {
+            proxy_pass http://shard;
+            $3
+            proxy_set_header Host \$host;
+            proxy_set_header X-Forwarded-For \$remote_addr;
+            proxy_set_header X-Forwarded-Proto \$scheme;
+        }
+    }
+NGINX
+}
+front "$kept_port" 'keepalive 512; keepalive_requests 1000000000;' 'proxy_http_version 1.1; proxy_set_header Connection "";' |
+    start_nginx kept
+front "$guide_port" '' '' | start_nginx guide
+
+cat >"$work/edge.toml" <<TOML
+[server]
+name = "localhost"
+[listen]
+https = ["127.0.0.1:$edge_port"]
+[[tls.certificates]]
+chain = "$work/chain.pem"
+key = "$work/key.pem"
+[upstream]
+cluster_secret = { file = "$work/secret" }
+shards = ["unix:$work/upstream.sock"]
+TOML
+RUNTIME_DIRECTORY=$work "$target/release/gatehouse" run --config "$work/edge.toml" >"$out/edge.log" 2>&1 &
+edge=$!
+pids+=($edge)
+for one in $edge_port $kept_port $guide_port; do
+    curl --silent --insecure --output /dev/null --retry 50 --retry-delay 1 --retry-all-errors \
+        "https://localhost:$one/_matrix/client/v3/account/whoami"
+done
+
+python3 "$root/loadtests/edge_and_nginx.py" --rounds "$rounds" --seconds "$seconds" --idle "$idle" \
+    --json "$out/result.json" "edge=$edge_port:$edge" "nginx=$kept_port:$(cat "$work/kept.pid")" \
+    "nginx-guide=$guide_port:$(cat "$work/guide.pid")"

@@ -103,7 +103,9 @@ async fn a_client_has_so_many_connections_and_a_neighbour_has_others() {
 }
 
 /// What no client sends and some server somewhere reads in its own way.
-const AMBIGUOUS: [&str; 7] = [
+const AMBIGUOUS: [&str; 9] = [
+    "content-length: 6\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\nX",
+    "transfer-encoding: chunked\r\ncontent-length: 6\r\n\r\n0\r\n\r\nX",
     "content-length: 5\r\ncontent-length: 6\r\n\r\nhello!",
     "content-length: 5\r\ncontent-length: 5\r\n\r\nhello",
     "content-length: +5\r\n\r\nhello",

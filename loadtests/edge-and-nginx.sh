@@ -55,7 +55,7 @@ start_nginx() {
         cat
         echo '}'
     } >"$work/$1.conf"
-    nginx -p "$work" -c "$work/$1.conf" 2>>"$work/$1.err" &
+    nginx -p "$work" -c "$work/$1.conf" >>"$work/$1.err" 2>&1 &
     pids+=($!)
 }
 
@@ -87,9 +87,9 @@ front() {
     }
 NGINX
 }
-front "$kept_port" 'keepalive 512; keepalive_requests 1000000000;' 'proxy_http_version 1.1; proxy_set_header Connection "";' |
-    start_nginx kept
-front "$guide_port" '' '' | start_nginx guide
+start_nginx kept < <(front "$kept_port" 'keepalive 512; keepalive_requests 1000000000;' \
+    'proxy_http_version 1.1; proxy_set_header Connection "";')
+start_nginx guide < <(front "$guide_port" '' '')
 
 cat >"$work/edge.toml" <<TOML
 [server]

@@ -34,6 +34,7 @@ echo "building for release" >&2
 (cd "$root" && cargo build --release --quiet --workspace --bins)
 mkdir -p "$out"
 work=$(mktemp -d "${TMPDIR:-/tmp}/gatehouse-edge-and-nginx-XXXXXX")
+chmod 755 "$work" # the workers of nginx are somebody else
 pids=()
 trap 'for pid in "${pids[@]}"; do kill "$pid" 2>/dev/null || true; done; wait; rm -rf "$work"' EXIT
 
@@ -107,8 +108,8 @@ RUNTIME_DIRECTORY=$work "$target/release/gatehouse" run --config "$work/edge.tom
 edge=$!
 pids+=($edge)
 for one in $edge_port $kept_port $guide_port; do
-    curl --silent --insecure --output /dev/null --retry 50 --retry-delay 1 --retry-all-errors \
-        "https://localhost:$one/_matrix/client/v3/account/whoami"
+    curl --silent --show-error --insecure --retry 50 --retry-delay 1 --retry-all-errors \
+        "https://localhost:$one/_matrix/client/v3/account/whoami" >>"$out/curl.log" 2>&1
 done
 
 python3 "$root/loadtests/edge_and_nginx.py" --rounds "$rounds" --seconds "$seconds" --idle "$idle" \

@@ -57,7 +57,7 @@ def wrk(url, seconds, *options):
     if bad:
         raise SystemExit(f"{url}: {bad[0]}")
     requests = int(re.search(r"(\d+) requests in", text)[1])
-    return requests, milliseconds(re.search(r"99%\s+(\S+)", text)[1])
+    return requests, milliseconds(re.search(r"^\s+99%\s+(\S+)", text, re.M)[1])
 
 
 def h2load(url, seconds, *options):
@@ -141,7 +141,7 @@ def main():
     if arguments.idle:
         for protocol, weights in weigh(fronts, arguments.idle).items():
             result["idle connection, KiB"][protocol] = {name: round(w / 1024, 1) for name, w in weights.items()}
-            print(f"idle {protocol:9}", *(f"{name} {w / 1024:6.1f} KiB " for name, w in weights.items()))
+            print(f"idle {protocol:9}", *(f"{name} {w / 1024:6.1f} KiB " for name, w in weights.items()), flush=True)
     for load, run in LOADS.items():
         turns = {name: [] for name in fronts}
         for _ in range(arguments.rounds):

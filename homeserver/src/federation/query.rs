@@ -13,7 +13,7 @@ use ruma::{
 use serde_json::Value;
 
 use super::{Federation, QueryError};
-use crate::remote::Patience;
+use crate::{remote::Patience, rooms::DirectoryPage};
 
 impl Federation {
     /// The profile of a user of another server, or one field of it.
@@ -47,11 +47,17 @@ impl Federation {
         filter: Filter,
         limit: Option<UInt>,
         since: Option<String>,
-    ) -> Result<get_public_rooms_filtered::v1::Response, QueryError> {
+    ) -> Result<DirectoryPage, QueryError> {
         let mut request = get_public_rooms_filtered::v1::Request::new();
         request.filter = filter;
         request.limit = limit;
         request.since = since;
-        Ok(self.parts.client.send(server, request, Patience::Insistent).await?)
+        let answer = self.parts.client.send(server, request, Patience::Insistent).await?;
+        Ok(DirectoryPage {
+            chunk: answer.chunk,
+            next_batch: answer.next_batch,
+            prev_batch: answer.prev_batch,
+            total_room_count_estimate: answer.total_room_count_estimate,
+        })
     }
 }

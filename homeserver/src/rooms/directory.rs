@@ -4,7 +4,7 @@ use std::{collections::HashMap, ops::Range};
 
 use ruma::{
     OwnedMxcUri, OwnedRoomAliasId, OwnedRoomId, RoomId, UInt, UserId,
-    directory::{Filter, PublicRoomsChunk, PublicRoomsChunkInit, RoomTypeFilter},
+    directory::{Filter, PublicRoomsChunk, PublicRoomsChunkInit, RoomNetwork, RoomTypeFilter},
     room::{JoinRuleKind, RoomType},
 };
 use serde::{Deserialize, de::DeserializeOwned};
@@ -53,14 +53,14 @@ pub enum ListPublishedError {
     Db(#[from] DbError),
 }
 
-/// A page of the directory.
+/// A page of a directory, ours or another server's.
 #[derive(Debug, Default)]
 pub struct DirectoryPage {
-    pub rooms: Vec<PublicRoomsChunk>,
+    pub chunk: Vec<PublicRoomsChunk>,
     pub next_batch: Option<String>,
     pub prev_batch: Option<String>,
     /// How many rooms there are on all pages.
-    pub total: usize,
+    pub total_room_count_estimate: Option<UInt>,
 }
 
 impl Rooms {
@@ -91,18 +91,24 @@ impl Rooms {
         Ok(directory::set_published(&self.shared.parts.db, room.room_nid, is_published).await?)
     }
 
-    /// A page of the published rooms that pass `filter`, the largest first. `since` is a token of an earlier page.
+    /// A page of the published rooms of `network` that pass `filter`, the largest first. `since` is a token of an earlier
+    /// page.
     ///
     /// # Errors
     /// See [`ListPublishedError`].
     pub async fn list_published(
         &self,
+        network: &RoomNetwork,
         filter: &Filter,
-        limit: Option<usize>,
+        limit: Option<UInt>,
         since: Option<&str>,
     ) -> Result<DirectoryPage, ListPublishedError> {
+        // No network of another kind is bridged here.
+        if matches!(network, RoomNetwork::ThirdParty(_)) {
+            return Ok(DirectoryPage { total_room_count_estimate: Some(UInt::MIN), ..DirectoryPage::default() });
+        }
         let since = since.map(|token| Since::parse(token).ok_or(ListPublishedError::BadToken)).transpose()?;
-        let limit = limit.unwrap_or(DEFAULT_PAGE).clamp(1, MAX_PAGE);
+        let limit = limit.map_or(DEFAULT_PAGE, |limit| usize::try_from(limit).unwrap_or(MAX_PAGE)).clamp(1, MAX_PAGE);
         let published = directory::list_published(&self.shared.parts.db).await?;
         if filter.is_empty() {
             let window = Window::new(&published, since, limit);
@@ -279,8 +285,9 @@ impl Window {
         }
     }
 
-    fn page(self, rooms: Vec<PublicRoomsChunk>, total: usize) -> DirectoryPage {
-        DirectoryPage { rooms, next_batch: self.next_batch, prev_batch: self.prev_batch, total }
+    fn page(self, chunk: Vec<PublicRoomsChunk>, total: usize) -> DirectoryPage {
+        let total_room_count_estimate = Some(UInt::new_saturating(total as u64));
+        DirectoryPage { chunk, next_batch: self.next_batch, prev_batch: self.prev_batch, total_room_count_estimate }
     }
 }
 

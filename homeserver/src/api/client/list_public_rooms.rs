@@ -2,7 +2,7 @@
 
 use axum::{Router, extract::State};
 use ruma::{
-    UInt,
+    OwnedServerName, UInt,
     api::client::{
         directory::{
             get_public_rooms::v3 as get_public_rooms, get_public_rooms_filtered::v3 as get_public_rooms_filtered,
@@ -34,19 +34,12 @@ async fn list(
     _: Requester,
     Ruma(request): Ruma<get_public_rooms::Request>,
 ) -> Result<Ruma<get_public_rooms::Response>, ApiError> {
-    if let Some(server) = request.server.filter(|server| server != rooms.server_name()) {
-        let theirs = federation.public_rooms(&server, Filter::new(), request.limit, request.since).await?;
-        let mut response = get_public_rooms::Response::new(theirs.chunk);
-        response.next_batch = theirs.next_batch;
-        response.prev_batch = theirs.prev_batch;
-        response.total_room_count_estimate = theirs.total_room_count_estimate;
-        return Ok(Ruma(response));
-    }
-    let page = rooms.list_published(&Filter::new(), limit(request.limit), request.since.as_deref()).await?;
-    let mut response = get_public_rooms::Response::new(page.rooms);
+    let asked = Asked { server: request.server, limit: request.limit, since: request.since };
+    let page = page(&rooms, &federation, asked, &RoomNetwork::Matrix, Filter::new()).await?;
+    let mut response = get_public_rooms::Response::new(page.chunk);
     response.next_batch = page.next_batch;
     response.prev_batch = page.prev_batch;
-    response.total_room_count_estimate = Some(UInt::new_saturating(page.total as u64));
+    response.total_room_count_estimate = page.total_room_count_estimate;
     Ok(Ruma(response))
 }
 
@@ -56,26 +49,35 @@ async fn search(
     _: Requester,
     Ruma(request): Ruma<get_public_rooms_filtered::Request>,
 ) -> Result<Ruma<get_public_rooms_filtered::Response>, ApiError> {
-    if let Some(server) = request.server.filter(|server| server != rooms.server_name()) {
-        let theirs = federation.public_rooms(&server, request.filter, request.limit, request.since).await?;
-        let mut response = get_public_rooms_filtered::Response::new();
-        response.chunk = theirs.chunk;
-        response.next_batch = theirs.next_batch;
-        response.prev_batch = theirs.prev_batch;
-        response.total_room_count_estimate = theirs.total_room_count_estimate;
-        return Ok(Ruma(response));
-    }
-    let page = match request.room_network {
-        // No network of another kind is bridged here.
-        RoomNetwork::ThirdParty(_) => DirectoryPage::default(),
-        _ => rooms.list_published(&request.filter, limit(request.limit), request.since.as_deref()).await?,
-    };
+    let asked = Asked { server: request.server, limit: request.limit, since: request.since };
+    let page = page(&rooms, &federation, asked, &request.room_network, request.filter).await?;
     let mut response = get_public_rooms_filtered::Response::new();
-    response.chunk = page.rooms;
+    response.chunk = page.chunk;
     response.next_batch = page.next_batch;
     response.prev_batch = page.prev_batch;
-    response.total_room_count_estimate = Some(UInt::new_saturating(page.total as u64));
+    response.total_room_count_estimate = page.total_room_count_estimate;
     Ok(Ruma(response))
+}
+
+/// Which page is asked for, and of whose directory.
+struct Asked {
+    server: Option<OwnedServerName>,
+    limit: Option<UInt>,
+    since: Option<String>,
+}
+
+async fn page(
+    rooms: &Rooms,
+    federation: &Federation,
+    asked: Asked,
+    network: &RoomNetwork,
+    filter: Filter,
+) -> Result<DirectoryPage, ApiError> {
+    let Asked { server, limit, since } = asked;
+    match server.filter(|server| server != rooms.server_name()) {
+        Some(server) => Ok(federation.public_rooms(&server, filter, limit, since).await?),
+        None => Ok(rooms.list_published(network, &filter, limit, since.as_deref()).await?),
+    }
 }
 
 /// Asks for no access token, as the specification has it.
@@ -100,8 +102,4 @@ async fn set_visibility(
     };
     rooms.set_published(&requester.user_id, authority(&requester), &request.room_id, is_published).await?;
     Ok(RawJson("{}".to_owned()))
-}
-
-fn limit(limit: Option<UInt>) -> Option<usize> {
-    limit.map(|limit| usize::try_from(limit).unwrap_or(usize::MAX))
 }

@@ -23,6 +23,8 @@ use crate::config::chain_of;
 /// What is missed by notifications is found this often.
 const POLL: Duration = Duration::from_secs(10);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// A database that hangs keeps its connections, so nothing is waited for longer than this.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// A lift is remembered for so long, for edges that were away.
@@ -47,6 +49,8 @@ const UPSERT: &str = "INSERT INTO gatehouse_edge_bans (offender, change, at_ms, 
 enum ShareError {
     #[error("the database refuses or is away")]
     Database(#[from] tokio_postgres::Error),
+    #[error("the database does not answer")]
+    Hangs(#[from] tokio::time::error::Elapsed),
     #[error("TLS to the database cannot be set up")]
     Tls(#[from] rustls::Error),
     #[error("a ban cannot be written")]
@@ -99,34 +103,44 @@ async fn link(
     waiting: &mut Vec<Change>,
 ) -> Result<std::convert::Infallible, ShareError> {
     let (heard, mut hears) = unbounded_channel();
-    let client = connect(config, heard).await?;
-    migrate(&client).await?;
-    client.batch_execute("LISTEN gatehouse_edge_bans").await?;
+    let client = within(connect(config, heard)).await?;
+    within(migrate(&client)).await?;
+    within(async { Ok(client.batch_execute("LISTEN gatehouse_edge_bans").await?) }).await?;
     for ban in bans.list() {
-        tell(&client, &Change::Banned { ban, past: None }, Quietly::Yes).await?;
+        within(tell(&client, &Change::Banned { ban, past: None }, Quietly::Yes)).await?;
     }
-    for lift in waiting.drain(..) {
-        tell(&client, &lift, Quietly::No).await?;
+    while let Some(lift) = waiting.last() {
+        within(tell(&client, lift, Quietly::No)).await?;
+        waiting.pop();
     }
-    hear_all(&client, bans).await?;
+    within(hear_all(&client, bans)).await?;
     info!("shares bans with other edges");
     let mut poll = tokio::time::interval_at(Instant::now() + POLL, POLL);
     loop {
         tokio::select! {
             Some(change) = changes.recv() => {
-                if let Err(error) = tell(&client, &change, Quietly::No).await {
+                if let Err(error) = within(tell(&client, &change, Quietly::No)).await {
                     waiting.extend(Some(change).filter(|change| matches!(change, Change::Lifted { .. })));
                     return Err(error);
                 }
             }
             Some(text) = hears.recv() => hear(bans, &text),
             _ = poll.tick() => {
-                let now_ms = bans.now_ms();
-                client.execute("DELETE FROM gatehouse_edge_bans WHERE expires_ms <= $1", &[&bigint(now_ms)]).await?;
-                hear_all(&client, bans).await?;
+                within(forget_expired(&client, bans)).await?;
+                within(hear_all(&client, bans)).await?;
             }
         }
     }
+}
+
+/// Waits for the database, but not for ever.
+async fn within<T>(asked: impl Future<Output = Result<T, ShareError>>) -> Result<T, ShareError> {
+    tokio::time::timeout(ANSWER_TIMEOUT, asked).await?
+}
+
+async fn forget_expired(client: &Client, bans: &Bans) -> Result<(), ShareError> {
+    client.execute("DELETE FROM gatehouse_edge_bans WHERE expires_ms <= $1", &[&bigint(bans.now_ms())]).await?;
+    Ok(())
 }
 
 async fn connect(config: &Config, heard: UnboundedSender<String>) -> Result<Client, ShareError> {

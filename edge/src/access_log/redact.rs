@@ -1,5 +1,7 @@
 //! Takes secrets out of a query before it is written down.
 
+use percent_encoding::percent_decode_str;
+
 /// What stands in the place of a secret.
 const HIDDEN: &str = "hidden";
 
@@ -25,22 +27,8 @@ pub(super) fn redact(target: &str) -> String {
 
 /// Percent-encoding is looked through, because whoever reads the query does so as well.
 fn is_secret(name: &str) -> bool {
-    let mut plain = String::with_capacity(name.len());
-    let mut bytes = name.bytes();
-    while let Some(byte) = bytes.next() {
-        let byte = if byte == b'%' { decoded(&mut bytes).unwrap_or(byte) } else { byte };
-        plain.push(char::from(byte.to_ascii_lowercase()));
-    }
+    let plain: String = percent_decode_str(name).map(|byte| char::from(byte.to_ascii_lowercase())).collect();
     plain.contains("token") || plain.contains("secret") || plain.contains("password") || plain == "code"
-}
-
-/// The byte that two hex digits stand for; they are consumed only if they are two.
-fn decoded(bytes: &mut std::str::Bytes<'_>) -> Option<u8> {
-    let mut ahead = bytes.clone();
-    let high = char::from(ahead.next()?).to_digit(16)?;
-    let low = char::from(ahead.next()?).to_digit(16)?;
-    *bytes = ahead;
-    u8::try_from(high * 16 + low).ok()
 }
 
 #[cfg(test)]

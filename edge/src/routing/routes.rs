@@ -3,6 +3,8 @@
 //! The paths of Matrix itself are the shards', and the edge's documents stay its own, unless a route's path lies within
 //! them: a route for `/` never takes `/_matrix/…` away, one for `/_matrix/client/unstable/org.example` does.
 
+use percent_encoding::percent_decode_str;
+
 /// Paths that only a route which names them takes.
 const RESERVED: [&str; 3] = ["/_matrix", "/_synapse", "/.well-known/matrix"];
 
@@ -79,21 +81,7 @@ pub(crate) fn leads_astray(path: &str) -> bool {
 
 /// The bytes that a path stands for; a broken percent sign stands for itself.
 pub(crate) fn decoded(path: &str) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(path.len());
-    let mut rest = path.as_bytes();
-    while let [first, after @ ..] = rest {
-        let escaped = match (first, after) {
-            (b'%', [high, low, ..]) => hex(*high).zip(hex(*low)).map(|(high, low)| high << 4 | low),
-            _ => None,
-        };
-        bytes.push(escaped.unwrap_or(*first));
-        rest = if escaped.is_some() { after.get(2..).unwrap_or_default() } else { after };
-    }
-    bytes
-}
-
-fn hex(digit: u8) -> Option<u8> {
-    char::from(digit).to_digit(16).and_then(|digit| u8::try_from(digit).ok())
+    percent_decode_str(path).collect()
 }
 
 #[cfg(test)]

@@ -1,5 +1,7 @@
 //! The number by which a request is placed; equal on every edge and after every restart.
 
+use percent_encoding::percent_decode_str;
+
 /// FNV-1a over 64 bits, which is as good as any here: it is spread again when a shard is chosen.
 pub(crate) struct RoutingHash(u64);
 
@@ -10,10 +12,7 @@ impl RoutingHash {
     /// The key of a text from a path; percent-encoding is looked through, so that one thing has one key.
     pub(crate) fn of_encoded(kind: &str, text: &str) -> u64 {
         let mut hash = Self::of_kind(kind);
-        let mut bytes = text.bytes();
-        while let Some(byte) = bytes.next() {
-            hash.add(if byte == b'%' { decoded(&mut bytes).unwrap_or(byte) } else { byte });
-        }
+        percent_decode_str(text).for_each(|byte| hash.add(byte));
         hash.0
     }
 
@@ -33,15 +32,6 @@ impl RoutingHash {
     fn add(&mut self, byte: u8) {
         self.0 = (self.0 ^ u64::from(byte)).wrapping_mul(PRIME);
     }
-}
-
-/// The byte that two hex digits stand for; they are consumed only if they are two.
-fn decoded(bytes: &mut std::str::Bytes<'_>) -> Option<u8> {
-    let mut ahead = bytes.clone();
-    let high = char::from(ahead.next()?).to_digit(16)?;
-    let low = char::from(ahead.next()?).to_digit(16)?;
-    *bytes = ahead;
-    u8::try_from(high * 16 + low).ok()
 }
 
 #[cfg(test)]

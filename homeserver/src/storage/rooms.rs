@@ -109,21 +109,18 @@ pub struct Swap {
 }
 
 impl Swap {
-    /// Takes in the swap that comes right after this one, where `next` expects just what this one makes: the two are one
-    /// step then. Gives `next` back where it does not.
-    ///
-    /// # Errors
-    /// `next`, when it is another room's or expects something else.
-    pub fn join(&mut self, next: Self) -> Result<(), Self> {
+    /// Takes in the swap that comes right after this one: the two are one step then. `false` when `next` is another room's,
+    /// or expects something else than this one makes.
+    #[must_use]
+    pub fn join(&mut self, next: &Self) -> bool {
         let follows = next.room_nid == self.room_nid
             && next.expected_version == self.new_version
             && next.expected_extremities == self.extremities;
-        if !follows {
-            return Err(next);
+        if follows {
+            let expected_extremities = std::mem::take(&mut self.expected_extremities);
+            *self = Self { expected_version: self.expected_version, expected_extremities, ..next.clone() };
         }
-        let expected_extremities = std::mem::take(&mut self.expected_extremities);
-        *self = Self { expected_version: self.expected_version, expected_extremities, ..next };
-        Ok(())
+        follows
     }
 }
 

@@ -25,37 +25,41 @@ impl From<Stmt> for Guard {
 }
 
 /// The guards of a transaction's writes. Appends to one room that were built one upon the other are one step.
-pub(super) struct Guards {
-    steps: Vec<Step>,
+pub(super) struct Guards<'w> {
+    steps: Vec<Step<'w>>,
     unguarded: Vec<bool>,
 }
 
-struct Step {
-    guard: Guard,
+struct Step<'w> {
+    guard: Joined<'w>,
     writes: Vec<usize>,
 }
 
-impl Guards {
-    pub(super) fn of(writes: &[Write]) -> Self {
-        let mut steps: Vec<Step> = Vec::new();
+enum Joined<'w> {
+    Touches(&'w Stmt),
+    Room(Swap),
+}
+
+impl<'w> Guards<'w> {
+    pub(super) fn of(writes: &'w [Write]) -> Self {
+        let mut steps: Vec<Step<'w>> = Vec::new();
         let mut last_of_room: HashMap<i64, usize> = HashMap::new();
         for (index, write) in writes.iter().enumerate() {
-            let Some(mut guard) = write.guard.clone() else { continue };
-            if let Guard::Room(swap) = guard {
-                let room_nid = swap.room_nid;
-                let last = last_of_room.get(&room_nid).and_then(|place| steps.get_mut(*place));
-                guard = match last {
-                    Some(Step { guard: Guard::Room(first), writes }) => match first.join(swap) {
-                        Ok(()) => {
-                            writes.push(index);
-                            continue;
-                        }
-                        Err(swap) => Guard::Room(swap),
-                    },
-                    _ => Guard::Room(swap),
-                };
-                last_of_room.insert(room_nid, steps.len());
-            }
+            let guard = match &write.guard {
+                None => continue,
+                Some(Guard::Touches(stmt)) => Joined::Touches(stmt),
+                Some(Guard::Room(swap)) => {
+                    let last = last_of_room.get(&swap.room_nid).and_then(|place| steps.get_mut(*place));
+                    if let Some(Step { guard: Joined::Room(first), writes }) = last
+                        && first.join(swap)
+                    {
+                        writes.push(index);
+                        continue;
+                    }
+                    last_of_room.insert(swap.room_nid, steps.len());
+                    Joined::Room(swap.clone())
+                }
+            };
             steps.push(Step { guard, writes: vec![index] });
         }
         Self { steps, unguarded: writes.iter().map(|write| write.guard.is_none()).collect() }
@@ -63,8 +67,8 @@ impl Guards {
 
     pub(super) fn statements(&self) -> impl Iterator<Item = Stmt> + '_ {
         self.steps.iter().map(|step| match &step.guard {
-            Guard::Touches(stmt) => stmt.clone(),
-            Guard::Room(swap) => rooms::compare_and_swap(swap),
+            Joined::Touches(stmt) => Stmt::clone(stmt),
+            Joined::Room(swap) => rooms::compare_and_swap(swap),
         })
     }
 

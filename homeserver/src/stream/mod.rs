@@ -213,9 +213,14 @@ impl Refresh<'_> {
         Stmt::new(REFRESH, self.params())
     }
 
-    /// The sum of what is known of all lanes but `lane`.
-    fn sum_without(&self, lane: i64) -> i64 {
-        self.known.iter().filter(|(other, _)| *other != lane).map(|(_, seq)| seq).sum()
+    /// The sum of what is known of all lanes.
+    fn sum(&self) -> i64 {
+        self.known.iter().map(|(_, seq)| seq).sum()
+    }
+
+    /// Whether memory knows that `lane` stands at `seq`.
+    fn knows(&self, lane: i64, seq: i64) -> bool {
+        self.known.seq(lane) == seq
     }
 
     /// Nothing but this commit of our own is new.

@@ -14,6 +14,9 @@ impl Stmt {
     /// of the first one. What is inserted earlier than it was asked for disturbs nothing: the statements that it overtakes
     /// change rows that were there before.
     pub fn join_inserts(stmts: Vec<Self>) -> Vec<Self> {
+        if stmts.iter().filter(|stmt| stmt.inserts_a_row).nth(1).is_none() {
+            return stmts;
+        }
         let mut groups: Vec<Vec<Self>> = Vec::with_capacity(stmts.len());
         let mut places: HashMap<&'static str, usize> = HashMap::new();
         for stmt in stmts {

@@ -2,7 +2,7 @@
 //!
 //! Only who says something is heard: a sync that leaves the parameter out changes nothing, so that syncing stays a read.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, time::Duration};
 
 use ruma::presence::PresenceState;
 
@@ -12,8 +12,11 @@ use crate::storage::presence;
 /// Users whose devices are remembered; past it all are forgotten, and looked up when they say something again.
 const USERS_REMEMBERED: usize = 10_000;
 
-/// What the devices of each user said last.
-pub(super) type Devices = HashMap<i64, HashMap<String, PresenceState>>;
+/// How long what a device said counts: one that is gone without a word does not keep its user online.
+const HEARD_FOR: Duration = Duration::from_secs(300);
+
+/// What the devices of each user said last, and when, in milliseconds since the Unix epoch.
+pub(super) type Devices = HashMap<i64, HashMap<String, (PresenceState, u64)>>;
 
 impl Ephemeral {
     /// Notes what a device says with a sync. The user is as present as the most present device; nothing is written unless
@@ -46,9 +49,13 @@ impl Ephemeral {
             users.clear();
         }
         let devices = users.entry(user_nid).or_default();
-        let most = |devices: &HashMap<String, PresenceState>| devices.values().max_by_key(|state| rank(state)).cloned();
+        let most = |devices: &HashMap<String, (PresenceState, u64)>| {
+            devices.values().map(|(state, _)| state).max_by_key(|state| rank(state)).cloned()
+        };
         let before = most(devices);
-        devices.insert(device_id.to_owned(), state.clone());
+        let now_ms = self.parts().clock.now_ms();
+        devices.retain(|_, (_, heard_ms)| u128::from(now_ms.saturating_sub(*heard_ms)) < HEARD_FOR.as_millis());
+        devices.insert(device_id.to_owned(), (state.clone(), now_ms));
         most(devices).filter(|after| before.as_ref() != Some(after))
     }
 

@@ -26,6 +26,7 @@ mod live;
 mod loop_lag;
 mod metrics;
 mod pace;
+mod private_file;
 mod proxy;
 mod redirect;
 mod refusal;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError};
-use std::io::{self, Write as _};
+use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -13,6 +13,7 @@ use sha2::{Digest, Sha256};
 
 use crate::config::{AuthorityConfig, CertificateFiles};
 use crate::listener::certificates::{Certificate, CertificateError};
+use crate::private_file;
 
 /// The state folder cannot be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -159,20 +160,8 @@ pub(crate) fn moment(seconds: u64) -> SystemTime {
     UNIX_EPOCH + Duration::from_secs(seconds)
 }
 
-/// Writes beside the file, has it reach the disk, and renames: after a crash there is the old file or the new one.
 fn write_private(path: &Path, text: &[u8]) -> Result<(), StoreError> {
-    let mut beside = path.as_os_str().to_owned();
-    beside.push(".new");
-    let beside = PathBuf::from(beside);
-    let write = || {
-        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&beside)?;
-        file.set_permissions(Permissions::from_mode(0o600))?;
-        file.write_all(text)?;
-        file.sync_all()?;
-        fs::rename(&beside, path)?;
-        path.parent().map_or(Ok(()), |folder| File::open(folder)?.sync_all())
-    };
-    write().map_err(|source| StoreError { path: path.to_owned(), source })
+    private_file::write(path, text).map_err(|source| StoreError { path: path.to_owned(), source })
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, Sender};
 
@@ -20,6 +20,7 @@ use super::Change;
 use crate::admission::ban_table::Ban;
 use crate::admission::jail::Past;
 use crate::admission::offender::Offender;
+use crate::private_file;
 
 const SNAPSHOT: &str = "bans.json";
 const JOURNAL: &str = "bans.journal";
@@ -143,12 +144,7 @@ impl State {
         const YEAR_MS: u64 = 365 * 24 * 3_600 * 1_000;
         self.bans.retain(|_, ban| ban.holds(now_ms));
         self.past.retain(|_, past| past.until_ms.saturating_add(YEAR_MS) > now_ms);
-        let temporary: PathBuf = folder.join(format!("{SNAPSHOT}.new"));
-        let mut file = private(OpenOptions::new().write(true).truncate(true), &temporary)?;
-        file.write_all(&serde_json::to_vec(&self.kept())?)?;
-        file.sync_data()?;
-        fs::rename(&temporary, folder.join(SNAPSHOT))?;
-        File::open(folder)?.sync_all()?;
+        private_file::write(&folder.join(SNAPSHOT), &serde_json::to_vec(&self.kept())?)?;
         journal.set_len(0)
     }
 }

@@ -1,8 +1,8 @@
 //! A certificate authority of this machine's own, so that development runs with real TLS.
 
 use std::fs;
-use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -12,6 +12,7 @@ use rcgen::{
 };
 
 use crate::config::CertificateFiles;
+use crate::private_file;
 
 /// Why the authority cannot be made.
 #[derive(Debug, thiserror::Error)]
@@ -96,18 +97,8 @@ fn leaf_params(names: &[String], clock: &dyn Clock) -> Result<CertificateParams,
     Ok(params)
 }
 
-/// Writes beside the file and renames, so that nobody reads half of it.
 fn write_private(path: &Path, text: &str) -> Result<(), DevelopmentCaError> {
-    let beside = path.with_extension("new");
-    let written = fs::OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(&beside)
-        .and_then(|mut file| file.write_all(text.as_bytes()))
-        .and_then(|()| fs::rename(&beside, path));
-    written.map_err(cannot_use(path))
+    private_file::write(path, text.as_bytes()).map_err(cannot_use(path))
 }
 
 fn cannot_use(path: &Path) -> impl FnOnce(io::Error) -> DevelopmentCaError {

@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 
 /// `listener → admission → routing → upstream`: these never use each other, nor what puts them together.
 const ROOMS: [(&str, &[&str]); 8] = [
-    ("listener", &["admission", "bans", "config", "header_deadline", "metrics"]),
-    ("acme", &["chance", "config", "listener"]),
+    ("listener", &["admission", "bans", "config", "header_deadline", "metrics", "private_file"]),
+    ("acme", &["chance", "config", "listener", "private_file"]),
     ("admission", &["config"]),
-    ("bans", &["admission", "config", "live", "metrics"]),
+    ("bans", &["admission", "config", "live", "metrics", "private_file"]),
     ("routing", &[]),
     // Files and what is done to bodies; what a client takes is decided in `routing`.
     ("content", &["routing"]),

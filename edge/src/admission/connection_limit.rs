@@ -55,10 +55,10 @@ impl LiveConnections {
         Some(Counted { live: self.clone(), client, address, cut: entry.cut.clone() })
     }
 
-    /// Ends every connection of `prefix` and says how many.
-    pub(crate) fn cut(&self, prefix: IpNet) -> usize {
+    /// Ends every connection of the addresses that are `hit`, and says how many.
+    pub(crate) fn cut(&self, hit: impl Fn(IpAddr) -> bool) -> usize {
         let live = self.0.lock();
-        let within = live.addresses.iter().filter(|(address, _)| prefix.contains(*address));
+        let within = live.addresses.iter().filter(|(address, _)| hit(**address));
         within
             .map(|(_, address)| {
                 address.cut.cancel();
@@ -114,7 +114,8 @@ mod tests {
             live.enter(address, IpNet::from(address), 10).unwrap()
         };
         let (one, same, other) = (enter("192.0.2.1"), enter("192.0.2.1"), enter("192.0.3.1"));
-        assert_eq!(live.cut("192.0.2.0/24".parse().unwrap()), 2);
+        let prefix: IpNet = "192.0.2.0/24".parse().unwrap();
+        assert_eq!(live.cut(|address| prefix.contains(&address)), 2);
         assert!(one.cut().is_cancelled() && same.cut().is_cancelled() && !other.cut().is_cancelled());
         drop((one, same));
         assert!(!enter("192.0.2.1").cut().is_cancelled(), "a ban that has ended cuts nobody");

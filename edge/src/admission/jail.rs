@@ -160,10 +160,13 @@ impl Jails {
         let of = |name: &Arc<str>| jails.iter().find(|jail| jail.name == *name);
         state.tallies.retain(|(name, _), tally| {
             let newest = tally.back().map_or(0, |(when, _)| *when);
-            of(name).is_some_and(|jail| newest.saturating_add(jail.policy.findtime_seconds * 1_000) > now_ms)
+            of(name)
+                .is_some_and(|jail| newest.saturating_add(jail.policy.findtime_seconds.saturating_mul(1_000)) > now_ms)
         });
         state.past.retain(|(name, _), past| {
-            of(name).is_some_and(|jail| past.until_ms.saturating_add(jail.policy.remember_seconds * 1_000) > now_ms)
+            of(name).is_some_and(|jail| {
+                past.until_ms.saturating_add(jail.policy.remember_seconds.saturating_mul(1_000)) > now_ms
+            })
         });
     }
 }

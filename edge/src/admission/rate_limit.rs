@@ -142,8 +142,8 @@ pub(crate) fn quota(limit: Limit) -> Quota {
 }
 
 fn part_of(key: BucketKey) -> usize {
-    // The low bits place the key within its part.
-    (key.0 >> 59) as usize
+    // The low bits place the key within its part, the highest are its tag there.
+    (key.0 >> 32) as usize % PARTS
 }
 
 fn nanos(since_start: Duration) -> u64 {

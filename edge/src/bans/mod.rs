@@ -114,7 +114,8 @@ pub(crate) fn open(
         tasks.spawn(shared::share(database, bans.clone(), told_others, stop.clone()));
     }
     if let Some(nftables) = config.nftables.clone() {
-        tasks.spawn(nftables::hand_over(nftables, bans.clone(), told_filter, stop.clone()));
+        let (handed, stop) = (nftables::hand_over(nftables, bans.clone(), told_filter), stop.clone());
+        tasks.spawn(async move { stop.run_until_cancelled_owned(handed).await });
     }
     tasks.spawn(bans.clone().keep_small(stop.clone()));
     Ok(bans)
@@ -211,6 +212,14 @@ impl Bans {
                 if let Some(past) = &past {
                     self.admission.jails.remember(past.clone());
                 }
+                let standing = self.admission.bans.find(&ban.offender, self.now_ms());
+                if standing.as_ref() == Some(&ban) {
+                    return;
+                }
+                // An operator's newer word may also shorten a ban.
+                if ban.jail == BY_OPERATOR && standing.is_some_and(|old| old.since_ms < ban.since_ms) {
+                    self.admission.bans.remove(&ban.offender);
+                }
                 self.impose(ban, past, Origin::AnotherEdge);
             }
             Change::Banned { .. } => {}
@@ -255,11 +264,11 @@ impl Bans {
     }
 
     fn cut(&self, prefix: ipnet::IpNet) {
-        if self.current.load().rules.is_exempt(prefix.addr()) {
+        let rules = self.rules();
+        if prefix.prefix_len() == prefix.max_prefix_len() && rules.is_exempt(prefix.addr()) {
             warn!(%prefix, "a ban has no effect, because addresses.exempt of the policy holds the address");
-            return;
         }
-        let cut = self.admission.live.cut(prefix);
+        let cut = self.admission.live.cut(|address| prefix.contains(&address) && !rules.is_exempt(address));
         if cut > 0 {
             info!(%prefix, connections = cut, "cut the connections of a banned client");
         }

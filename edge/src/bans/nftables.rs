@@ -3,39 +3,32 @@
 use std::io;
 use std::process::Stdio;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
 use tokio::sync::mpsc::UnboundedReceiver;
-use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::{Bans, Change};
 use crate::admission::offender::Offender;
 use crate::config::NftablesConfig;
 
+/// A program that hangs is waited for so long.
+const WITHIN: Duration = Duration::from_secs(10);
 /// So many changes go into one run of the program.
 const BATCH: usize = 500;
 
-/// Hands every ban over that holds, and then each change, until `stop`.
-pub(super) async fn hand_over(
-    config: NftablesConfig,
-    bans: Arc<Bans>,
-    mut changes: UnboundedReceiver<Change>,
-    stop: CancellationToken,
-) {
+/// Hands every ban over that holds, and then each change, for as long as it is polled.
+pub(super) async fn hand_over(config: NftablesConfig, bans: Arc<Bans>, mut changes: UnboundedReceiver<Change>) {
     let standing: Vec<Change> = bans.list().into_iter().map(|ban| Change::Banned { ban, past: None }).collect();
     for batch in standing.chunks(BATCH) {
         apply(&config, batch, bans.now_ms()).await;
     }
     info!(bans = standing.len(), table = config.table, "bans are handed to nftables");
     let mut batch = Vec::with_capacity(BATCH);
-    loop {
-        tokio::select! {
-            () = stop.cancelled() => return,
-            count = changes.recv_many(&mut batch, BATCH) => if count == 0 { return },
-        }
+    while changes.recv_many(&mut batch, BATCH).await > 0 {
         apply(&config, &batch, bans.now_ms()).await;
         batch.clear();
     }
@@ -95,11 +88,14 @@ async fn run(config: &NftablesConfig, commands: &[Value]) -> io::Result<()> {
     let mut command = Command::new(&config.program);
     command.args(["-j", "-f", "-"]).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
     let mut running = command.kill_on_drop(true).spawn()?;
-    if let Some(mut stdin) = running.stdin.take() {
-        // A program that does not read says why on its way out.
-        let _ = stdin.write_all(text.as_bytes()).await;
-    }
-    let output = running.wait_with_output().await?;
+    let answer = async {
+        if let Some(mut stdin) = running.stdin.take() {
+            // A program that does not read says why on its way out.
+            let _ = stdin.write_all(text.as_bytes()).await;
+        }
+        running.wait_with_output().await
+    };
+    let output = tokio::time::timeout(WITHIN, answer).await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
     if output.status.success() {
         return Ok(());
     }

@@ -42,7 +42,7 @@ const MIGRATIONS: [&str; 1] = ["CREATE TABLE gatehouse_edge_bans (
 
 const UPSERT: &str = "INSERT INTO gatehouse_edge_bans (offender, change, at_ms, expires_ms) VALUES ($1, $2, $3, $4)
      ON CONFLICT (offender) DO UPDATE SET change = $2, at_ms = $3, expires_ms = $4
-     WHERE gatehouse_edge_bans.at_ms <= $3";
+     WHERE gatehouse_edge_bans.at_ms < $3 OR (gatehouse_edge_bans.at_ms = $3 AND $5)";
 
 /// Why the table cannot be used at this moment.
 #[derive(Debug, thiserror::Error)]
@@ -220,8 +220,10 @@ async fn tell(client: &Client, change: &Change, quietly: Quietly) -> Result<(), 
     };
     let text = serde_json::to_string(change)?;
     let (offender, at_ms) = (offender.to_string(), bigint(at_ms));
-    client.execute(UPSERT, &[&offender, &text, &at_ms, &expires_ms.map(bigint)]).await?;
-    if quietly == Quietly::No {
+    // Told again, a ban does not replace its own row, which knows what was before it.
+    let is_news = quietly == Quietly::No;
+    client.execute(UPSERT, &[&offender, &text, &at_ms, &expires_ms.map(bigint), &is_news]).await?;
+    if is_news {
         client.execute("SELECT pg_notify('gatehouse_edge_bans', $1)", &[&text]).await?;
     }
     Ok(())

@@ -242,6 +242,11 @@ async fn two_edges_share_their_bans_and_work_on_without_the_database() {
     dropped(&two, "127.0.0.66", true).await;
     assert_eq!(two.command(&["unban", "127.0.0.66"]).await.code, Some(0));
     dropped(&one, "127.0.0.66", false).await;
+    // An operator's newer word may shorten a ban, on every edge.
+    assert_eq!(one.command(&["ban", "127.0.0.69", "--for", "1h"]).await.code, Some(0));
+    dropped(&two, "127.0.0.69", true).await;
+    assert_eq!(one.command(&["ban", "127.0.0.69", "--for", "1s"]).await.code, Some(0));
+    dropped(&two, "127.0.0.69", false).await;
 
     postgres.crash();
     one.offend("127.0.0.67", FAILED, 5).await;

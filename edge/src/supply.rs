@@ -77,11 +77,12 @@ impl Supply {
         clock: Arc<dyn Clock>,
         seed: u64,
     ) -> Result<Self, SupplyError> {
+        // First, because it stamps the files: one that is replaced meanwhile is seen to change.
+        let sources = Sources::read(config, &Sources::default(), clock.as_ref())?;
         let verifier = |listener: &InternalListenerConfig| {
             Ok((listener.address, Arc::new(ClientVerifier::new(client_authorities(&listener.client_ca)?))))
         };
         let internal = config.listen.internal.iter().map(verifier).collect::<Result<_, ClientAuthorityError>>()?;
-        let sources = Sources::read(config, &Sources::default(), clock.as_ref())?;
         let supply = Self(Arc::new(Shared {
             certificates: Arc::default(),
             tokens: Arc::default(),
@@ -129,9 +130,9 @@ impl Supply {
 
     /// Reads and checks the certificates of `config`, changing nothing.
     pub(crate) fn prepare(&self, config: &EdgeConfig) -> Result<Prepared, SupplyError> {
+        let sources = Sources::read(config, &self.0.current.lock(), self.0.clock.as_ref())?;
         let read = |one: &InternalListenerConfig| Ok((one.address, client_authorities(&one.client_ca)?));
         let internal = config.listen.internal.iter().map(read).collect::<Result<_, ClientAuthorityError>>()?;
-        let sources = Sources::read(config, &self.0.current.lock(), self.0.clock.as_ref())?;
         Ok(Prepared { sources, internal })
     }
 

@@ -28,15 +28,23 @@ pub(super) fn stamp(path: &Path) -> Stamp {
 pub(super) async fn watch(shared: Arc<Shared>, stop: CancellationToken) {
     let mut ticks = tokio::time::interval(LOOK_EVERY);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    while stop.run_until_cancelled(ticks.tick()).await.is_some() {
-        let mut current = shared.current.lock();
-        for (address, authorities) in current.refresh_client_authorities() {
-            shared.replace_client_authorities(address, authorities);
-            info!(%address, "client_ca has changed and is in use");
-        }
-        if current.refresh_files() {
-            let _ = shared.publish(&current);
-        }
+    let mut look_once = async || {
+        ticks.tick().await;
+        let shared = shared.clone();
+        // A file system that hangs holds no thread of the runtime.
+        let _ = tokio::task::spawn_blocking(move || look(&shared)).await;
+    };
+    while stop.run_until_cancelled(look_once()).await.is_some() {}
+}
+
+fn look(shared: &Shared) {
+    let mut current = shared.current.lock();
+    for (address, authorities) in current.refresh_client_authorities() {
+        shared.replace_client_authorities(address, authorities);
+        info!(%address, "client_ca has changed and is in use");
+    }
+    if current.refresh_files() {
+        let _ = shared.publish(&current);
     }
 }
 

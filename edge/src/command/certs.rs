@@ -15,7 +15,7 @@ use crate::config;
 #[derive(Debug, Args)]
 pub(super) struct Certs {
     /// The configuration file
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", env = "GATEHOUSE_CONFIG", default_value = "/etc/gatehouse/edge.toml")]
     config: PathBuf,
     /// Write the certificates as one JSON object
     #[arg(long)]

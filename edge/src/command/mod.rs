@@ -22,6 +22,7 @@ mod reload;
 mod run;
 mod shards;
 mod status;
+mod times;
 mod upgrade;
 
 /// Gatehouse's front door: TLS, routing and supervision of a Matrix homeserver.

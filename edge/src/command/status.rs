@@ -7,6 +7,7 @@ use clap::Args;
 use super::CommandError;
 use super::edge::RunningEdge;
 use super::shards;
+use super::times::short;
 use crate::control::bans::BanReport;
 use crate::control::protocol::Request;
 use crate::status::routes::SlowRoute;
@@ -32,7 +33,7 @@ const MOST_BANS: usize = 10;
 
 fn show(status: &Now) {
     let Now { version, process_id, uptime_seconds, server_name, connections, .. } = status;
-    let uptime = span(*uptime_seconds);
+    let uptime = short(*uptime_seconds);
     println!("{server_name}: gatehouse {version}, process {process_id}, up {uptime}, {connections} connections\n");
     println!("{:<14} {:>10} {:>10} {:>10}  five minutes", "class", "requests/s", "refused/s", "failed/s");
     for ClassTraffic { class, per_second, refused_per_second, failed_per_second, history } in &status.traffic {
@@ -45,7 +46,7 @@ fn show(status: &Now) {
         let expires = match expires.map(|at| at.checked_sub(status.now)) {
             None => "missing".to_owned(),
             Some(None) => "expired".to_owned(),
-            Some(Some(left)) => format!("expires in {}", span(left)),
+            Some(Some(left)) => format!("expires in {}", short(left)),
         };
         let problem = problem.as_ref().map(|problem| format!("; {problem}")).unwrap_or_default();
         format!("{}  {source}, {expires}{problem}", names.join(" "))
@@ -55,7 +56,7 @@ fn show(status: &Now) {
     });
     let shown = status.bans.get(..MOST_BANS).unwrap_or(&status.bans);
     section(&format!("bans: {}", status.bans.len()), shown, |BanReport { offender, jail, left_seconds, .. }| {
-        let left = left_seconds.map_or_else(|| "for ever".to_owned(), |left| format!("for {}", span(left)));
+        let left = left_seconds.map_or_else(|| "for ever".to_owned(), |left| format!("for {}", short(left)));
         format!("{offender}  {jail}, {left}")
     });
 }
@@ -64,17 +65,6 @@ fn section<T>(title: &str, all: &[T], line: impl Fn(&T) -> String) {
     if !all.is_empty() {
         println!("\n{title}");
         all.iter().for_each(|one| println!("{}", line(one)));
-    }
-}
-
-/// Two units at most: `3 d 4 h`, `59 s`.
-fn span(seconds: u64) -> String {
-    let [days, hours, minutes] = [seconds / 86_400, seconds / 3_600 % 24, seconds / 60 % 60];
-    match (days, hours, minutes) {
-        (0, 0, 0) => format!("{seconds} s"),
-        (0, 0, _) => format!("{minutes} min {} s", seconds % 60),
-        (0, _, _) => format!("{hours} h {minutes} min"),
-        _ => format!("{days} d {hours} h"),
     }
 }
 
@@ -91,10 +81,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn spans_and_sparklines_are_short() {
-        assert_eq!(span(59), "59 s");
-        assert_eq!(span(3_700), "1 h 1 min");
-        assert_eq!(span(273_600), "3 d 4 h");
+    fn sparklines_are_short() {
         assert_eq!(sparkline(&[0; 150]).chars().count(), 30);
         assert_eq!(sparkline(&[0, 0, 0, 0, 0, 1, 1, 1, 1, 10]), "▁█");
         assert_eq!(sparkline(&[]), "");

@@ -98,7 +98,7 @@ impl Successor {
         }
         let upgraded = prepared?;
         info!(process.id = upgraded.process_id, upgraded.version, "another process serves now");
-        systemd::notify(&format!("MAINPID={}\nSTATUS=Replaced by a new process", upgraded.process_id));
+        systemd::notify(&format!("MAINPID={}", upgraded.process_id));
         self.replaced.cancel();
         self.serving.cancel();
         Ok(upgraded)

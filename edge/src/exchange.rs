@@ -39,8 +39,6 @@ pub(crate) struct Exchange {
     /// The body, from when a shard can take it until all of it has come.
     pub(crate) awaited: Option<Awaited>,
     pub(crate) vouched: Option<Vouched>,
-    /// The shard that was tried last.
-    pub(crate) shard: Option<Arc<Shard>>,
     /// Whether the request is work while it is in flight, unlike a long poll; and its place in the shard's count.
     pub(crate) is_work: bool,
     work: Option<Work>,
@@ -84,7 +82,6 @@ impl Exchange {
             body_passed: 0,
             awaited: None,
             vouched: None,
-            shard: None,
             is_work: false,
             work: None,
             document: None,
@@ -105,10 +102,19 @@ impl Exchange {
 
     /// Goes to a shard.
     pub(crate) fn choose(&mut self, passage: Passage) -> Box<HttpPeer> {
-        let shard = passage.shard();
-        self.work = self.is_work.then(|| shard.works());
-        self.shard = Some(shard.clone());
+        self.work = self.is_work.then(|| passage.shard().works());
         Box::new(self.passage.insert(passage).peer())
+    }
+
+    /// The shard that has the request, or had it last.
+    pub(crate) fn shard(&self) -> Option<&Arc<Shard>> {
+        self.passage.as_ref().map(Passage::shard)
+    }
+
+    /// Counts for no shard any more.
+    pub(crate) fn leave(&mut self) {
+        self.passage = None;
+        self.work = None;
     }
 
     /// Counts bytes of the body; `false` when they are too many.

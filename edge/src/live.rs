@@ -26,6 +26,8 @@ pub(crate) struct Live {
     pub(crate) trusted_proxies: PrefixMap<()>,
     /// What is done with each path of each host.
     pub(crate) front: Front,
+    /// The port that clients reach, by the base URL where there is one.
+    pub(crate) public_port: Option<u16>,
     pub(crate) body_limits: BodyLimits,
     /// How long a client may send or take nothing within a body.
     pub(crate) body_idle: Duration,
@@ -57,6 +59,7 @@ impl Live {
             rules: Arc::new(Rules::new(&policy)),
             trusted_proxies: config.admission.trusted_proxies.iter().copied().collect(),
             front: Front::new(&config)?,
+            public_port: public_port(&config),
             body_limits: BodyLimits { upload: config.limits.max_upload_bytes },
             body_idle: Duration::from_secs(config.limits.body_idle_seconds),
             pace: Pace::new(&policy.connections),
@@ -68,4 +71,9 @@ impl Live {
     pub(crate) fn into_current(self) -> Current {
         Arc::new(ArcSwap::from_pointee(self))
     }
+}
+
+fn public_port(config: &EdgeConfig) -> Option<u16> {
+    let base_url = config.server.base_url.as_deref()?.parse::<http::Uri>().ok()?;
+    Some(base_url.port_u16().unwrap_or(443))
 }

@@ -203,7 +203,7 @@ impl Metrics {
     /// Connections that are open on all listeners.
     pub(crate) fn open_connections(&self) -> u64 {
         let open = |name| self.open_connections.get_or_create(&ListenerLabels { listener: name }).get();
-        let all: i64 = ["https", "federation", "http"].into_iter().map(open).sum();
+        let all: i64 = ["https", "federation", "http", "internal"].into_iter().map(open).sum();
         u64::try_from(all).unwrap_or_default()
     }
 

@@ -42,7 +42,7 @@ use crate::routing::well_known::Document;
 use crate::shedding::Shedding;
 use crate::status::routes::Routes;
 use crate::upstream::connect_error::is_crowded;
-use crate::upstream::headers::{Announced, Facts, Vouched, contract_headers, strip};
+use crate::upstream::headers::{Announced, Facts, Vouched, strip, strip_answer};
 use crate::upstream::pool::Pool;
 use crate::upstream::retry_budget::RetryBudget;
 
@@ -125,7 +125,7 @@ impl ProxyHttp for Proxy {
             exchange.address = address;
             return Ok(Box::new(peer));
         }
-        exchange.passage = None;
+        exchange.leave();
         let crowded = std::mem::take(&mut exchange.crowded);
         if !crowded && let Some(passage) = self.pool.enter(exchange.key) {
             return Ok(exchange.choose(passage));
@@ -187,7 +187,7 @@ impl ProxyHttp for Proxy {
         response: &mut ResponseHeader,
         exchange: &mut Exchange,
     ) -> Result<()> {
-        let Some(shard) = &exchange.shard else { return Ok(()) };
+        let Some(shard) = exchange.shard() else { return Ok(()) };
         if response.status.is_server_error() && response.status != StatusCode::SERVICE_UNAVAILABLE {
             self.pool.note_failure(shard);
         } else {
@@ -223,9 +223,7 @@ impl ProxyHttp for Proxy {
                 None => warn!(verdict, "a shard gave a verdict that this version does not know"),
             }
         }
-        for name in contract_headers(&response.headers) {
-            response.remove_header(&name);
-        }
+        strip_answer(response);
         let for_browsers = exchange.class != RequestClass::Federation && !response.status.is_informational();
         if for_browsers && !response.headers.contains_key(ACCESS_CONTROL_ALLOW_ORIGIN) {
             for (name, value) in CORS {
@@ -279,7 +277,7 @@ impl ProxyHttp for Proxy {
             return error;
         }
         exchange.crowded = is_crowded(&error);
-        match &exchange.shard {
+        match exchange.shard() {
             Some(shard) if exchange.crowded => shard.check_now(),
             Some(shard) => shard.mark_unhealthy(&error),
             None => {}
@@ -304,7 +302,7 @@ impl ProxyHttp for Proxy {
         let repeatable = unsent || session.req_header().method.is_idempotent();
         // A connection that was kept from an earlier request may have died long before this one.
         let was_dead_before = reused && unsent;
-        if went_away && let Some(shard) = &exchange.shard {
+        if went_away && let Some(shard) = exchange.shard() {
             if reused {
                 shard.forget_connections();
             }
@@ -355,7 +353,7 @@ impl ProxyHttp for Proxy {
             client: exchange.client,
             took,
             class: exchange.class,
-            shard: exchange.passage.as_ref().map_or("", |passage| passage.shard().name()),
+            shard: exchange.shard().map_or("", |shard| shard.name()),
             attempts: exchange.attempts,
             request_id: &exchange.request_id,
         });
@@ -399,7 +397,7 @@ impl Proxy {
         strip(request);
         let host = host_of(request);
         let most_fields = live.rules.connections.max_header_fields;
-        let shape = request_shape::check(request.raw_path(), host.as_deref(), &request.headers, most_fields);
+        let shape = request_shape::check(request.raw_path(), host, &request.headers, most_fields);
         if let Err(misshapen) = shape {
             return Ok(Next::Reply(refusal::misshapen(misshapen)));
         }
@@ -409,7 +407,7 @@ impl Proxy {
             session.set_keepalive(None);
             return Ok(Next::Reply(refusal::unclear_framing()));
         }
-        exchange.host = host.unwrap_or_default();
+        exchange.host = host.unwrap_or_default().to_owned();
         let path = request.uri.path();
         exchange.class = live.rules.classes.class(&request.method, path);
         if let Err(refused) = self.admit(request, exchange) {
@@ -582,10 +580,10 @@ fn is_answered(session: &Session) -> bool {
 }
 
 /// HTTP/2 names the host in `:authority`, HTTP/1 in `Host`; Pingora refuses requests where the two disagree.
-pub(crate) fn host_of(request: &RequestHeader) -> Option<String> {
+pub(crate) fn host_of(request: &RequestHeader) -> Option<&str> {
     let authority = request.uri.authority().map(|authority| authority.as_str());
     let header = || request.headers.get(HOST).and_then(|host| host.to_str().ok());
-    authority.or_else(header).map(str::to_owned)
+    authority.or_else(header)
 }
 
 fn announced_length(request: &RequestHeader) -> Option<u64> {
@@ -609,9 +607,7 @@ fn finish_routed(
     response: &mut ResponseHeader,
     exchange: &mut Exchange,
 ) -> Result<()> {
-    for name in contract_headers(&response.headers) {
-        response.remove_header(&name);
-    }
+    strip_answer(response);
     if !response.status.is_informational() {
         put_security_headers(Kind::Foreign, exchange, response)?;
         route.on_answers.edit_response(response)?;

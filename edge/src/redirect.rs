@@ -24,9 +24,10 @@ use crate::routing::routes::without_port;
 
 const DRAIN: Duration = Duration::from_secs(1);
 
-/// Redirects to HTTPS on `port`.
+/// Redirects to HTTPS.
 pub(crate) struct RedirectToHttps {
-    pub(crate) port: u16,
+    /// The port of the first address with TLS, for a server without a base URL.
+    pub(crate) first_port: u16,
     pub(crate) live: Current,
     pub(crate) access_log: AccessRecorder,
     /// Challenges that are answered here, because an authority looks for them in the clear.
@@ -55,10 +56,11 @@ impl ProxyHttp for RedirectToHttps {
             return Ok(true);
         }
         let host = host_of(request);
-        let reply = match request_shape::check(request.raw_path(), host.as_deref(), &request.headers, usize::MAX) {
+        let reply = match request_shape::check(request.raw_path(), host, &request.headers, usize::MAX) {
             Ok(()) => {
                 let target = request.uri.path_and_query().map_or("/", |target| target.as_str());
-                location(self.port, host.as_deref().unwrap_or_default(), target).map(Reply::redirect)
+                let port = self.live.load().public_port.unwrap_or(self.first_port);
+                location(port, host.unwrap_or_default(), target).map(Reply::redirect)
             }
             Err(_) => None,
         };

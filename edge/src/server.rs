@@ -182,9 +182,9 @@ pub async fn run(
     let proxy_for = |role, seed| make_proxy(&config, &parts, role, seed).map(application);
     let proxy = Arc::new(proxy_for(Role::Everything, seed)?);
     let for_servers = Arc::new(proxy_for(Role::Federation, seed.wrapping_add(1))?);
-    let port = public_https_port(&config, &listening);
+    let first_port = listening.https.first().map_or(443, SocketAddr::port);
     let redirect =
-        RedirectToHttps { port, live: live.clone(), tokens: supply.tokens(), access_log: access_log.clone() };
+        RedirectToHttps { first_port, live: live.clone(), tokens: supply.tokens(), access_log: access_log.clone() };
     let redirect = Arc::new(application(redirect));
     let acceptor = Arc::new(Acceptor::from_server_config(tls::server_config(supply.certificates())?));
     let hangup = signal(SignalKind::hangup()).map_err(StartError::Signals)?;
@@ -367,15 +367,6 @@ fn start_shards(
         }
     }
     supervised
-}
-
-/// The port that clients reach: of the base URL where there is one, or else of the first address.
-fn public_https_port(config: &EdgeConfig, listening: &Listening) -> u16 {
-    let published = config.server.base_url.as_deref().and_then(|url| url.parse::<http::Uri>().ok());
-    match published {
-        Some(url) => url.port_u16().unwrap_or(443),
-        None => listening.https.first().map_or(443, SocketAddr::port),
-    }
 }
 
 fn start_access_log(

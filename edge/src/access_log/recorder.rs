@@ -47,7 +47,7 @@ impl AccessRecorder {
             method: &request.method,
             target: request.uri.path_and_query().map_or("/", |target| target.as_str()),
             version: request.version,
-            host: host.as_deref().unwrap_or_default(),
+            host: host.unwrap_or_default(),
             status: session.response_written().map(|response| response.status.as_u16()),
             bytes: session.body_bytes_sent() as u64,
             took,

@@ -23,7 +23,9 @@ use crate::routing::accept::{Coding, acceptable};
 /// What is compressed, and how hard.
 #[derive(Debug, Clone)]
 pub(crate) struct Compression {
-    /// With their levels, best first.
+    /// Best first.
+    offered: Vec<Coding>,
+    /// With their levels.
     codings: Vec<(Coding, u32)>,
     min_bytes: u64,
 }
@@ -51,7 +53,8 @@ impl Compression {
     /// `level` is 0 for a coding that is not used.
     pub(crate) fn new(level: impl Fn(Coding) -> u32, min_bytes: u64) -> Self {
         let codings = Coding::ALL.map(|coding| (coding, level(coding)));
-        Self { codings: codings.into_iter().filter(|(_, level)| *level > 0).collect(), min_bytes }
+        let codings: Vec<_> = codings.into_iter().filter(|(_, level)| *level > 0).collect();
+        Self { offered: codings.iter().map(|(coding, _)| *coding).collect(), codings, min_bytes }
     }
 
     /// Decides about an answer, and makes its header that of the compressed answer. `None` leaves the body as it is.
@@ -64,8 +67,7 @@ impl Compression {
             return Ok(None);
         }
         let accept = request.headers.get(ACCEPT_ENCODING).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
-        let offered: Vec<Coding> = self.codings.iter().map(|(coding, _)| *coding).collect();
-        let Some(coding) = acceptable(accept, &offered).first().copied() else { return Ok(None) };
+        let Some(coding) = acceptable(accept, &self.offered).first().copied() else { return Ok(None) };
         let level = self.codings.iter().find(|(other, _)| *other == coding).map_or(0, |(_, level)| *level);
         let Some(encoder) = encoder(coding, level) else { return Ok(None) };
         response.remove_header(&CONTENT_LENGTH);

@@ -26,7 +26,7 @@ pub(crate) enum Destination<'p> {
 pub(crate) enum Affinity<'p> {
     /// One room (or its alias), as it is written in the path.
     Room(&'p str),
-    /// One file, as it is written in the path.
+    /// One file (server and media id), as it is written in the path.
     Media(&'p str),
     /// The user whose token it carries.
     User,
@@ -54,11 +54,21 @@ fn affinity(rest: &str) -> Affinity<'_> {
     let subject = segments.next().filter(|subject| !subject.is_empty());
     match (area, kind, subject) {
         ("client", "rooms" | "join" | "knock", Some(room)) => Affinity::Room(room),
-        ("client", "media", Some("download" | "thumbnail")) => Affinity::Media(rest),
-        ("media", "download" | "thumbnail", Some(_)) => Affinity::Media(rest),
+        ("client", "media", Some("download" | "thumbnail")) => file(rest, 4),
+        ("media", "download" | "thumbnail", Some(_)) => file(rest, 3),
         ("federation", kind, Some(room)) if names_a_room(kind) => Affinity::Room(room),
         ("federation" | "key", _, _) => Affinity::Origin,
         _ => Affinity::User,
+    }
+}
+
+/// The two segments after the first `skip`; a file's name may follow them.
+fn file(rest: &str, skip: usize) -> Affinity<'_> {
+    let named = rest.splitn(skip + 1, '/').nth(skip).unwrap_or_default();
+    let end = named.match_indices('/').nth(1).map_or(named.len(), |(end, _)| end);
+    match &named[..end] {
+        "" => Affinity::User,
+        file => Affinity::Media(file),
     }
 }
 
@@ -142,7 +152,10 @@ mod tests {
             ("/_matrix/client/v3/sync", User),
             ("/_matrix/client/versions", User),
             ("/_matrix/client/v3/user/@a:b/rooms/!a:b/tags", User),
-            ("/_matrix/client/v1/media/download/a/b", Media("client/v1/media/download/a/b")),
+            ("/_matrix/client/v1/media/download/a/b", Media("a/b")),
+            ("/_matrix/client/v1/media/thumbnail/a/b/c.png", Media("a/b")),
+            ("/_matrix/media/v3/download/a/b/c.png", Media("a/b")),
+            ("/_matrix/client/v1/media/download", User),
             ("/_matrix/client/v1/media/config", User),
             ("/_matrix/federation/v1/send/17", Origin),
             ("/_matrix/federation/v2/send_join/!a:b/$e", Room("!a:b")),

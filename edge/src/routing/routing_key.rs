@@ -5,8 +5,14 @@ use percent_encoding::percent_decode_str;
 /// FNV-1a over 64 bits, which is as good as any here: it is spread again when a shard is chosen.
 pub(crate) struct RoutingHash(u64);
 
-const OFFSET: u64 = 0xcbf2_9ce4_8422_2325;
-const PRIME: u64 = 0x0000_0100_0000_01b3;
+/// What FNV-1a begins with.
+pub(crate) const FNV_OFFSET: u64 = 0xcbf2_9ce4_8422_2325;
+const FNV_PRIME: u64 = 0x0000_0100_0000_01b3;
+
+/// One step of FNV-1a.
+pub(crate) fn fnv1a(hash: u64, byte: u8) -> u64 {
+    (hash ^ u64::from(byte)).wrapping_mul(FNV_PRIME)
+}
 
 impl RoutingHash {
     /// The key of a text from a path; percent-encoding is looked through, so that one thing has one key.
@@ -24,13 +30,13 @@ impl RoutingHash {
     }
 
     fn of_kind(kind: &str) -> Self {
-        let mut hash = Self(OFFSET);
+        let mut hash = Self(FNV_OFFSET);
         kind.bytes().chain([0]).for_each(|byte| hash.add(byte));
         hash
     }
 
     fn add(&mut self, byte: u8) {
-        self.0 = (self.0 ^ u64::from(byte)).wrapping_mul(PRIME);
+        self.0 = fnv1a(self.0, byte);
     }
 }
 

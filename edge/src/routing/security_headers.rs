@@ -70,7 +70,7 @@ impl SecurityHeaders {
 /// which belongs to whatever runs there next.
 fn is_public_name(host: &str) -> bool {
     let name = without_port(host);
-    let is_local = name.eq_ignore_ascii_case("localhost") || name.to_ascii_lowercase().ends_with(".localhost");
+    let is_local = name.rsplit('.').next().is_some_and(|label| label.eq_ignore_ascii_case("localhost"));
     !is_local && !name.is_empty() && name.trim_matches(['[', ']']).parse::<IpAddr>().is_err()
 }
 

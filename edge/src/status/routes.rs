@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use crate::routing::routing_key::{FNV_OFFSET, fnv1a};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
@@ -58,15 +59,16 @@ impl Routes {
         let Some(hash) = hash_of(path) else { return };
         let mut all = self.0.lock();
         all.turn(now);
+        if let Some(durations) = all.current.get_mut(&hash) {
+            return durations.note(took);
+        }
         if !all.templates.contains_key(&hash) {
             if all.templates.len() >= MAX_ROUTES {
                 return;
             }
             all.templates.insert(hash, template(path));
         }
-        let durations = all.current.entry(hash).or_default();
-        durations.buckets[bucket(took)] += 1;
-        durations.slowest = durations.slowest.max(took);
+        all.current.entry(hash).or_default().note(took);
     }
 
     /// The slowest of them, the slowest first.
@@ -102,6 +104,11 @@ impl Generations {
 }
 
 impl Durations {
+    fn note(&mut self, took: Duration) {
+        self.buckets[bucket(took)] += 1;
+        self.slowest = self.slowest.max(took);
+    }
+
     fn add(&mut self, other: &Self) {
         self.buckets.iter_mut().zip(&other.buckets).for_each(|(own, other)| *own += other);
         self.slowest = self.slowest.max(other.slowest);
@@ -152,10 +159,9 @@ fn hash_of(path: &str) -> Option<u64> {
         return None;
     }
     let mut count = 0;
-    let hash = segments(path).fold(0xcbf2_9ce4_8422_2325, |hash, segment| {
+    let hash = segments(path).fold(FNV_OFFSET, |hash, segment| {
         count += 1;
-        let add = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
-        segment.bytes().chain([b'/']).fold(hash, add)
+        segment.bytes().chain([b'/']).fold(hash, fnv1a)
     });
     (count <= MAX_SEGMENTS).then_some(hash)
 }

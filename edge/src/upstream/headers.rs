@@ -3,9 +3,9 @@
 use gatehouse_shared::contract::{
     CLIENT, ClusterSecret, HEADER_PREFIX, HOST, MAC, REQUEST_ID, SCHEME, Scheme, Signed, TRACEPARENT,
 };
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderName, HeaderValue};
 use pingora_error::Result;
-use pingora_http::RequestHeader;
+use pingora_http::{RequestHeader, ResponseHeader};
 
 /// Headers by which other proxies forward what this edge finds out itself.
 const FORWARDING: [&str; 2] = ["forwarded", "x-real-ip"];
@@ -26,9 +26,13 @@ pub(crate) fn strip(request: &mut RequestHeader) {
     }
 }
 
-/// Whether anything of the contract is among the headers of an answer, which must not leave the edge.
-pub(crate) fn contract_headers(headers: &HeaderMap) -> Vec<HeaderName> {
-    headers.keys().filter(|name| name.as_str().starts_with(HEADER_PREFIX)).cloned().collect()
+/// Removes what of the contract is among the headers of an answer, which must not leave the edge.
+pub(crate) fn strip_answer(response: &mut ResponseHeader) {
+    let ours: Vec<HeaderName> =
+        response.headers.keys().filter(|name| name.as_str().starts_with(HEADER_PREFIX)).cloned().collect();
+    for name in ours {
+        response.remove_header(&name);
+    }
 }
 
 /// What the edge says about a request; made once and sent with every attempt.

@@ -89,9 +89,7 @@ fn judge_one(place: &str, tls: &TlsSeen, now: SystemTime) -> Vec<Finding> {
 
 fn dates(place: &str, host: &str, leaf: &CertificateSeen, now: i64) -> Option<Finding> {
     let finding = |id, severity, seen, why| {
-        let mend = Mend::edge(format!(
-            "[[tls.certificates]] chain = …   # a renewed certificate for {host}; then send SIGHUP"
-        ));
+        let mend = Mend::edge(format!("[[tls.certificates]] chain = …   # a renewed certificate for {host}"));
         Some(Finding { id, severity, at: place.to_owned(), seen, why, mend })
     };
     let refused = "clients and other servers refuse the connection";

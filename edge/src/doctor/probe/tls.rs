@@ -80,10 +80,9 @@ fn tls_failure(error: &std::io::Error, protocol: &'static str) -> Failure {
 }
 
 fn name_of(host: &str) -> Result<ServerName<'static>, ()> {
-    let bare = host.trim_start_matches('[').trim_end_matches(']');
-    match bare.parse::<IpAddr>() {
-        Ok(address) => Ok(ServerName::IpAddress(address.into())),
-        Err(_) => ServerName::try_from(host.to_owned()).map_err(|_| ()),
+    match super::document::literal(host) {
+        Some(address) => Ok(ServerName::IpAddress(address.into())),
+        None => ServerName::try_from(host.to_owned()).map_err(|_| ()),
     }
 }
 

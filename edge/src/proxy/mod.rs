@@ -5,46 +5,45 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use gatehouse_shared::contract::{ClusterSecret, Scheme, VERDICT, Verdict};
+use gatehouse_shared::contract::{ClusterSecret, VERDICT, Verdict};
 use gatehouse_shared::net::client_ip::canonical;
-use gatehouse_shared::telemetry::TraceParent;
-use http::header::{ACCESS_CONTROL_ALLOW_ORIGIN, CONTENT_LENGTH, HOST, RETRY_AFTER, TRANSFER_ENCODING, UPGRADE};
-use http::{HeaderValue, Method, StatusCode};
+use http::header::{ACCESS_CONTROL_ALLOW_ORIGIN, RETRY_AFTER, UPGRADE};
+use http::{HeaderValue, StatusCode};
 use pingora_core::modules::http::HttpModules;
 use pingora_core::upstreams::peer::HttpPeer;
 use pingora_error::{Error, ErrorSource, ErrorType, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 use tokio::time::Instant;
-use tracing::{debug, info_span, warn};
+use tracing::{debug, warn};
 
 use crate::access_log::{AccessRecorder, Answered};
-use crate::admission::forwarded_for;
-use crate::admission::framing;
 use crate::admission::request_class::RequestClass;
-use crate::admission::request_shape;
 use crate::bans::Bans;
 use crate::chance::Chance;
-use crate::config::policy::Feed;
-use crate::content::answer_cache::{self, AnswerCache, Looked};
+use crate::content::answer_cache::{AnswerCache, Looked};
 use crate::exchange::Exchange;
-use crate::front::{Front, Route};
+use crate::front::Route;
 use crate::header_deadline;
 use crate::live::Current;
 use crate::metrics::Metrics;
 use crate::refusal;
 use crate::reply::{CORS, Reply};
-use crate::routed::{self, Routed};
+use crate::routed;
 use crate::routing::listener_role::Role;
-use crate::routing::route_table::{Destination, key, route};
 use crate::routing::security_headers::Kind;
-use crate::routing::well_known::Document;
 use crate::shedding::Shedding;
 use crate::status::routes::Routes;
 use crate::upstream::connect_error::is_crowded;
-use crate::upstream::headers::{Announced, Facts, Vouched, strip, strip_answer};
+use crate::upstream::headers::strip_answer;
 use crate::upstream::pool::Pool;
 use crate::upstream::retry_budget::RetryBudget;
+
+mod examine;
+
+pub(crate) use examine::host_of;
+
+use examine::Next;
 
 /// How long a client that was refused may go on sending before it is cut, so that it gets to read the refusal.
 const DRAIN_REFUSED: Duration = Duration::from_secs(3);
@@ -388,68 +387,6 @@ impl ProxyHttp for Proxy {
 }
 
 impl Proxy {
-    /// Admits and routes.
-    fn examine(&self, session: &mut Session, exchange: &mut Exchange) -> Result<Next> {
-        let live = exchange.live.clone();
-        let is_clear = is_clear(session);
-        let request = session.req_header_mut();
-        exchange.client = forwarded_for::client(exchange.client, &request.headers, &exchange.live.trusted_proxies);
-        strip(request);
-        let host = host_of(request);
-        let most_fields = live.rules.connections.max_header_fields;
-        let shape = request_shape::check(request.raw_path(), host, &request.headers, most_fields);
-        if let Err(misshapen) = shape {
-            return Ok(Next::Reply(refusal::misshapen(misshapen)));
-        }
-        if !is_clear {
-            self.bans.found(Feed::Smuggling, exchange.client);
-            // What follows its header may be a body or not: nothing more of this connection is read.
-            session.set_keepalive(None);
-            return Ok(Next::Reply(refusal::unclear_framing()));
-        }
-        exchange.host = host.unwrap_or_default().to_owned();
-        let path = request.uri.path();
-        exchange.class = live.rules.classes.class(&request.method, path);
-        if let Err(refused) = self.admit(request, exchange) {
-            return Ok(Next::Reply(refusal::refused(refused)));
-        }
-        let served = self.role.serves(path);
-        if let Some((route, rest)) = live.front.routes.find(&exchange.host, path).filter(|_| served) {
-            return match routed::follow(route, request, rest) {
-                Routed::Reply(reply) => Ok(Next::Reply(reply)),
-                Routed::File(route) => Ok(Next::File(route)),
-                Routed::Backend(route) => self.take_past_the_shards(route, request, exchange),
-            };
-        }
-        if request.method == Method::OPTIONS {
-            return Ok(Next::Reply(Reply::preflight()));
-        }
-        if let Some(status) = live.front.admin.refuses(exchange.client, path) {
-            return Ok(Next::Reply(refusal::admin(status)));
-        }
-        let affinity = match route(path) {
-            Destination::Shard(affinity) if served => affinity,
-            Destination::Document(document) => return Ok(Next::Reply(document_of(&live.front, request, document))),
-            Destination::Shard(_) | Destination::Nowhere => return Ok(Next::Reply(refusal::unrecognized())),
-        };
-        exchange.body_limit = exchange.live.body_limits.of(exchange.class);
-        if announced_length(request).is_some_and(|length| length > exchange.body_limit) {
-            return Ok(Next::Reply(refusal::too_large(exchange)));
-        }
-        self.retries.deposit();
-        let client = exchange.client.to_string();
-        exchange.key = key(affinity, &request.headers, request.uri.query(), &client);
-        if let Some(seconds) = self.overload.refuses(&self.pool, request, exchange) {
-            let jitter = self.chance.number() % live.config.overload.retry_after_seconds.max(1);
-            return Ok(Next::Reply(Reply::busy(seconds + jitter, "The server is busy; try again later")));
-        }
-        exchange.document = answer_cache::Document::asked_by(request);
-        let (target, traceparent) = self.identify(request, exchange)?;
-        let facts = facts(exchange, request, &target, &traceparent);
-        exchange.vouched = Vouched::new(client, facts, &self.secret);
-        Ok(Next::Forward)
-    }
-
     /// The answer to a request for a document that the edge keeps, if it has it.
     async fn recall(&self, exchange: &mut Exchange) -> Option<Reply> {
         let document = exchange.document?;
@@ -468,36 +405,6 @@ impl Proxy {
         }
     }
 
-    /// Prepares a request for another server.
-    fn take_past_the_shards(
-        &self,
-        route: Arc<Route>,
-        request: &mut RequestHeader,
-        exchange: &mut Exchange,
-    ) -> Result<Next> {
-        exchange.body_limit = route.body_limit;
-        if announced_length(request).is_some_and(|length| length > exchange.body_limit) {
-            return Ok(Next::Reply(refusal::too_large(exchange)));
-        }
-        let (target, traceparent) = self.identify(request, exchange)?;
-        let facts = facts(exchange, request, &target, &traceparent);
-        exchange.announced = Announced::new(&exchange.client.to_string(), facts);
-        exchange.route = Some(route);
-        Ok(Next::Forward)
-    }
-
-    /// Gives the request its id and its place in a trace, and its target the form that is passed on.
-    fn identify(&self, request: &mut RequestHeader, exchange: &mut Exchange) -> Result<(String, String)> {
-        let target = request.uri.path_and_query().map_or("/", |target| target.as_str()).to_owned();
-        if request.raw_path() != target.as_bytes() {
-            // The absolute form of a proxied request: shards get the origin form, which is what is signed.
-            request.set_raw_path(target.as_bytes())?;
-        }
-        exchange.request_id = format!("{:016x}", self.chance.number());
-        let traceparent = self.trace(request, exchange).to_string();
-        Ok((target, traceparent))
-    }
-
     /// Writes the answer, then lets a client that is still sending finish or be cut, so that it reads the answer first.
     async fn refuse_or_answer(&self, session: &mut Session, mut reply: Reply, exchange: &Exchange) -> Result<()> {
         let refused = reply.status().is_client_error() && !session.is_body_done();
@@ -514,59 +421,6 @@ impl Proxy {
         }
         Ok(())
     }
-
-    /// Continues the client's trace or begins one.
-    fn trace(&self, request: &RequestHeader, exchange: &mut Exchange) -> TraceParent {
-        let parent = TraceParent::from_headers(&request.headers);
-        if self.exports_spans {
-            exchange.span = info_span!(
-                "request",
-                otel.kind = "server",
-                request.id = %exchange.request_id,
-                http.request.method = %request.method,
-                url.path = request.uri.path(),
-                http.response.status_code = tracing::field::Empty,
-            );
-            if let Some(parent) = parent {
-                parent.adopt(&exchange.span);
-            }
-            if let Some(own) = TraceParent::of_span(&exchange.span) {
-                return own;
-            }
-        }
-        let span_id = self.chance.span_id();
-        parent.map_or_else(|| TraceParent::begin(self.chance.trace_id(), span_id), |parent| parent.with_span(span_id))
-    }
-}
-
-/// What is done with a request once it is examined.
-enum Next {
-    /// The edge's own answer.
-    Reply(Reply),
-    /// A file of a static folder.
-    File(Arc<Route>),
-    /// A shard's answer, or another server's.
-    Forward,
-}
-
-/// Whether every reader of the request sees the same end of it.
-fn is_clear(session: &Session) -> bool {
-    let request = session.req_header();
-    let coded = request.headers.contains_key(TRANSFER_ENCODING);
-    let raw = session.as_http1().filter(|_| coded).map(|http1| http1.get_headers_raw_bytes());
-    framing::is_clear(request.version, &request.headers) && !raw.is_some_and(|raw| framing::names_a_length(&raw))
-}
-
-fn facts<'r>(exchange: &'r Exchange, request: &'r RequestHeader, target: &'r str, traceparent: &'r str) -> Facts<'r> {
-    Facts {
-        // Requests in the clear are redirected by another application and never come here.
-        scheme: Scheme::Https,
-        host: &exchange.host,
-        request_id: &exchange.request_id,
-        traceparent,
-        method: request.method.as_str(),
-        target,
-    }
 }
 
 fn security_kind(class: RequestClass) -> Kind {
@@ -577,27 +431,6 @@ fn security_kind(class: RequestClass) -> Kind {
 fn is_answered(session: &Session) -> bool {
     let written = session.response_written().map(|response| response.status);
     written.is_some_and(|status| !status.is_informational() || status == StatusCode::SWITCHING_PROTOCOLS)
-}
-
-/// HTTP/2 names the host in `:authority`, HTTP/1 in `Host`; Pingora refuses requests where the two disagree.
-pub(crate) fn host_of(request: &RequestHeader) -> Option<&str> {
-    let authority = request.uri.authority().map(|authority| authority.as_str());
-    let header = || request.headers.get(HOST).and_then(|host| host.to_str().ok());
-    authority.or_else(header)
-}
-
-fn announced_length(request: &RequestHeader) -> Option<u64> {
-    request.headers.get(CONTENT_LENGTH)?.to_str().ok()?.trim().parse().ok()
-}
-
-fn document_of(front: &Front, request: &RequestHeader, document: Document) -> Reply {
-    match (&request.method, front.documents.body_of(document)) {
-        (&Method::GET | &Method::HEAD, Some(body)) => Reply::document(body.clone()),
-        (&Method::GET | &Method::HEAD, None) => {
-            Reply::error(StatusCode::NOT_FOUND, "M_NOT_FOUND", "This server publishes no such document")
-        }
-        _ => refusal::read_only(),
-    }
 }
 
 /// What another server answers is its own, but for what the configuration and the contract say.

@@ -2,19 +2,14 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use gatehouse_shared::clock::Clock;
-use gatehouse_shared::contract::ClusterSecret;
 use gatehouse_shared::metrics as exposition;
 use parking_lot::Mutex;
-use pingora_core::apps::{HttpServerApp, ServerApp as _};
-use pingora_core::listeners::tls::Acceptor;
 use prometheus_client::registry::Registry;
-use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::Instant;
@@ -25,20 +20,14 @@ use tracing::{info, warn};
 use crate::access_log::{AccessLog, AccessLogError, AccessRecorder, Destination};
 use crate::bans::{self, Bans, OpenError};
 use crate::certificate_metrics::CertificateMetrics;
-use crate::chance::Chance;
 use crate::config::{EdgeConfig, chain_of};
-use crate::content::answer_cache::AnswerCache;
 use crate::control::desk::Desk;
 use crate::control::socket::{ControlError, ControlSocket};
-use crate::listener::endpoint::{BindError, Endpoint, Shared};
-use crate::listener::tls;
-use crate::live::{Current, Live, LiveError};
+use crate::listener::endpoint::{BindError, Shared};
+use crate::live::{Live, LiveError};
 use crate::loop_lag::LoopLag;
-use crate::metrics::{Connections, Metrics};
-use crate::proxy::Proxy;
-use crate::redirect::RedirectToHttps;
+use crate::metrics::Metrics;
 use crate::reload::Reloader;
-use crate::routing::listener_role::Role;
 use crate::shedding::Shedding;
 use crate::status::routes::Routes;
 use crate::status::traffic::Traffic;
@@ -58,11 +47,12 @@ use crate::upstream::supervise::{SuperviseError, Supervised, Supervisor};
 
 mod application;
 mod listeners;
+mod services;
 
 pub use listeners::Listening;
 
-use application::application;
 use listeners::{Binder, Listeners};
+use services::{Parts, Services};
 
 /// How long a restarted shard may take from its start until it serves.
 const RESTART_WITHIN: Duration = Duration::from_secs(60);
@@ -162,7 +152,7 @@ pub async fn run(
     let bans = bans::open(&config.admission, live.clone(), clock.clone(), metrics.clone(), tasks)?;
     let inherited = predecessor.as_ref().map(Predecessor::inherit).transpose().map_err(StartError::Inherit)?;
     let mut binder = Binder::new(inherited.unwrap_or_default());
-    let listeners = Listeners::bind(&config, &mut binder)?;
+    let mut listeners = Listeners::bind(&config, &mut binder)?;
     let control = bind_control(&config, &mut binder)?;
     let listening = listeners.describe(supply.ca());
     let routes = Arc::new(Routes::new(Instant::now()));
@@ -179,14 +169,7 @@ pub async fn run(
         routes: routes.clone(),
         exports_spans,
     };
-    let proxy_for = |role, seed| make_proxy(&config, &parts, role, seed).map(application);
-    let proxy = Arc::new(proxy_for(Role::Everything, seed)?);
-    let for_servers = Arc::new(proxy_for(Role::Federation, seed.wrapping_add(1))?);
-    let first_port = listening.https.first().map_or(443, SocketAddr::port);
-    let redirect =
-        RedirectToHttps { first_port, live: live.clone(), tokens: supply.tokens(), access_log: access_log.clone() };
-    let redirect = Arc::new(application(redirect));
-    let acceptor = Arc::new(Acceptor::from_server_config(tls::server_config(supply.certificates())?));
+    let services = Services::new(&config, &parts, &supply, &listening, seed)?;
     let hangup = signal(SignalKind::hangup()).map_err(StartError::Signals)?;
 
     // From here on nothing can fail any more.
@@ -234,8 +217,7 @@ pub async fn run(
         background.spawn(control.serve(desk.clone(), serving.clone(), replaced.clone()));
     }
     background.spawn(lag.measure(stop_background.clone()));
-    let Listeners { https, federation, http, internal, exposition } = listeners;
-    if let Some(listener) = exposition {
+    if let Some(listener) = listeners.exposition.take() {
         let healthy: exposition::Healthy = Arc::new(move || pool.shards().iter().any(|shard| shard.is_healthy()));
         let pages = status::page::pages(source);
         background.spawn(exposition::serve_with(listener, Arc::new(registry), healthy, pages, serving.clone()));
@@ -243,16 +225,7 @@ pub async fn run(
     let (say_stopping, stopping) = watch::channel(false);
     let shared = make_shared(&config, bans, clock, serving.clone(), stopping);
     let accepting = TaskTracker::new();
-    let endpoint = |name| metrics.listener(name);
-    accept_on(https, &proxy, Some(&acceptor), endpoint("https"), &shared, &accepting);
-    accept_on(federation, &for_servers, Some(&acceptor), endpoint("federation"), &shared, &accepting);
-    accept_on(http, &redirect, None, endpoint("http"), &shared, &accepting);
-    for (configured, listener) in internal {
-        if let Some(tls) = supply.mutual_tls(configured) {
-            let tls = Arc::new(Acceptor::from_server_config(tls));
-            accept_on(vec![listener], &proxy, Some(&tls), endpoint("internal"), &shared, &accepting);
-        }
-    }
+    services.accept(listeners, &supply, &metrics, &shared, &accepting);
     accepting.close();
     // After the listeners: an authority looks at them.
     supply.start();
@@ -273,9 +246,7 @@ pub async fn run(
     } else {
         systemd::notify("STOPPING=1");
     }
-    proxy.cleanup().await;
-    for_servers.cleanup().await;
-    redirect.cleanup().await;
+    services.cleanup().await;
     finish(&shared, Duration::from_secs(live.load().config.limits.drain_seconds)).await;
     stop_background.cancel();
     background.close();
@@ -377,52 +348,6 @@ fn start_access_log(
     let destination = Destination::open(config.access_log.as_ref())?;
     let log = AccessLog::start(destination, metrics.access_log_dropped.clone()).map_err(StartError::Thread)?;
     Ok(AccessRecorder { log: Arc::new(log), clock: clock.clone() })
-}
-
-/// What the proxies of all listeners share.
-struct Parts {
-    live: Current,
-    pool: Arc<Pool>,
-    retries: Arc<RetryBudget>,
-    overload: Arc<Shedding>,
-    bans: Arc<Bans>,
-    kept: Arc<AnswerCache>,
-    metrics: Arc<Metrics>,
-    access_log: AccessRecorder,
-    routes: Arc<Routes>,
-    exports_spans: bool,
-}
-
-fn make_proxy(config: &EdgeConfig, parts: &Parts, role: Role, seed: u64) -> Result<Proxy, StartError> {
-    Ok(Proxy {
-        role,
-        live: parts.live.clone(),
-        pool: parts.pool.clone(),
-        retries: parts.retries.clone(),
-        overload: parts.overload.clone(),
-        kept: parts.kept.clone(),
-        bans: parts.bans.clone(),
-        secret: ClusterSecret::new(&config.upstream.cluster_secret).ok_or(StartError::ClusterSecret)?,
-        metrics: parts.metrics.clone(),
-        access_log: parts.access_log.clone(),
-        routes: parts.routes.clone(),
-        chance: Chance::seeded(seed),
-        exports_spans: parts.exports_spans,
-    })
-}
-
-fn accept_on<A: HttpServerApp + Send + Sync + 'static>(
-    listeners: Vec<TcpListener>,
-    app: &Arc<A>,
-    tls: Option<&Arc<Acceptor>>,
-    metrics: Connections,
-    shared: &Shared,
-    accepting: &TaskTracker,
-) {
-    let endpoint = Arc::new(Endpoint { app: app.clone(), tls: tls.cloned(), metrics, shared: shared.clone() });
-    for listener in listeners {
-        accepting.spawn(endpoint.clone().accept(listener));
-    }
 }
 
 /// Lets connections end by themselves, for so long at most or until the process is told to stop.

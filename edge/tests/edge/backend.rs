@@ -14,7 +14,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tokio_rustls::TlsAcceptor;
 
 use crate::double::upgrade;
@@ -28,21 +28,27 @@ pub(crate) struct Backend {
 impl Backend {
     /// Over TCP.
     pub(crate) async fn tcp(name: &'static str) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let asked = Arc::new(AtomicUsize::new(0));
-        let counter = asked.clone();
-        tokio::spawn(async move {
-            loop {
-                let stream = listener.accept().await.unwrap().0;
-                tokio::spawn(serve(stream, name, counter.clone()));
-            }
-        });
-        Self { address, asked }
+        Self::accepting(move |stream, counter| serve(stream, name, counter)).await
     }
 
     /// Over TLS.
     pub(crate) async fn tls(name: &'static str, acceptor: TlsAcceptor) -> Self {
+        Self::accepting(move |stream, counter| {
+            let acceptor = acceptor.clone();
+            async move {
+                // A client that does not trust it goes away.
+                if let Ok(stream) = acceptor.accept(stream).await {
+                    serve(stream, name, counter).await;
+                }
+            }
+        })
+        .await
+    }
+
+    async fn accepting<S>(serve: impl Fn(TcpStream, Arc<AtomicUsize>) -> S + Send + 'static) -> Self
+    where
+        S: Future<Output = ()> + Send + 'static,
+    {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let asked = Arc::new(AtomicUsize::new(0));
@@ -50,13 +56,7 @@ impl Backend {
         tokio::spawn(async move {
             loop {
                 let stream = listener.accept().await.unwrap().0;
-                let (acceptor, counter) = (acceptor.clone(), counter.clone());
-                tokio::spawn(async move {
-                    // A client that does not trust it goes away.
-                    if let Ok(stream) = acceptor.accept(stream).await {
-                        serve(stream, name, counter).await;
-                    }
-                });
+                tokio::spawn(serve(stream, counter.clone()));
             }
         });
         Self { address, asked }

@@ -62,6 +62,8 @@ pub(crate) struct Exchange {
     /// The last shard had no room for another connection.
     pub(crate) crowded: bool,
     interruptions: u32,
+    /// The last shard went away over the request, and nobody knows yet whether it did so for all.
+    pub(crate) in_doubt: bool,
     /// What the shard that refused for now asks to wait, in seconds.
     pub(crate) retry_after: Option<u64>,
     /// Records the request for traces; disabled unless spans are exported.
@@ -95,6 +97,7 @@ impl Exchange {
             passage: None,
             crowded: false,
             interruptions: 0,
+            in_doubt: false,
             retry_after: None,
             span: Span::none(),
         }
@@ -131,6 +134,7 @@ impl Exchange {
     /// A shard died over the request; `false` when it may not be tried again.
     pub(crate) fn interrupt(&mut self) -> bool {
         self.interruptions += 1;
+        self.in_doubt = true;
         self.interruptions < MAX_INTERRUPTIONS
     }
 }

@@ -124,7 +124,13 @@ impl ProxyHttp for Proxy {
             exchange.address = address;
             return Ok(Box::new(peer));
         }
+        let doubtful = std::mem::take(&mut exchange.in_doubt).then(|| exchange.shard().cloned()).flatten();
         exchange.leave();
+        if let Some(shard) = doubtful {
+            // A process that dies closes one connection after the other, and the door last: until it is known to live, or
+            // to be gone, trying again would only be interrupted again.
+            let _ = tokio::time::timeout(exchange.live.hold, shard.judged()).await;
+        }
         let crowded = std::mem::take(&mut exchange.crowded);
         if !crowded && let Some(passage) = self.pool.enter(exchange.key) {
             return Ok(exchange.choose(passage));

@@ -35,6 +35,7 @@ pub(crate) async fn watch(pool: Arc<Pool>, shard: Arc<Shard>, interval: Duration
     let mut slow = 0;
     let mut retry = FIRST_RETRY;
     loop {
+        shard.check_begins();
         let answer = match tokio::time::timeout(PROBE_WITHIN, ask(&shard)).await {
             Ok(Ok(answer)) => answer,
             Ok(Err(error)) => Answer::Refused(error.to_string()),
@@ -54,6 +55,7 @@ pub(crate) async fn watch(pool: Arc<Pool>, shard: Arc<Shard>, interval: Duration
             Answer::Draining => shard.mark_draining(),
             Answer::Refused(reason) => shard.mark_unhealthy(&reason),
         }
+        shard.check_ended();
         let pause = if shard.is_healthy() {
             retry = FIRST_RETRY;
             interval

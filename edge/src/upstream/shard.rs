@@ -61,6 +61,7 @@ pub(crate) struct Shard {
     gauge: Gauge,
     /// Asks for a health check now rather than at the next turn.
     doubt: Notify,
+    checks: watch::Sender<Checks>,
     changed: watch::Sender<u64>,
 }
 
@@ -74,6 +75,13 @@ pub(super) enum Pace {
 struct LeftOut {
     until: Option<Instant>,
     times: u32,
+}
+
+/// How many health checks began, and the number of the last one that ended.
+#[derive(Debug, Default)]
+struct Checks {
+    begun: u64,
+    ended: u64,
 }
 
 const DOWN: u8 = 0;
@@ -128,6 +136,7 @@ impl Shard {
             working: AtomicUsize::new(0),
             gauge,
             doubt: Notify::new(),
+            checks: watch::Sender::default(),
             changed,
         })
     }
@@ -300,6 +309,24 @@ impl Shard {
     /// Something made this shard doubtful, or promises that it may be well again: check it now.
     pub(crate) fn check_now(&self) {
         self.doubt.notify_one();
+    }
+
+    /// Resolves once a health check has begun and ended from now on: whether the shard takes requests is known then.
+    pub(crate) async fn judged(&self) {
+        let mut checks = self.checks.subscribe();
+        let next = checks.borrow_and_update().begun + 1;
+        self.check_now();
+        // The sender lives in `self`, so this cannot fail.
+        let _ = checks.wait_for(|checks| checks.ended >= next).await;
+    }
+
+    pub(super) fn check_begins(&self) {
+        self.checks.send_modify(|checks| checks.begun += 1);
+    }
+
+    /// What the check found is known to all who ask.
+    pub(super) fn check_ended(&self) {
+        self.checks.send_modify(|checks| checks.ended = checks.begun);
     }
 
     /// Resolves when a check is asked for.

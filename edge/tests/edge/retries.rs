@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http::StatusCode;
+use tokio::net::UnixListener;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
@@ -65,6 +66,39 @@ async fn a_request_that_kills_every_shard_is_given_up() {
     let sent = connection.send(request("PUT", SEND, "{}"));
     patiently("the answer", sent).await.unwrap().assert_error(502, "M_UNKNOWN");
     assert_eq!(edge.shards[0].served(), 3);
+}
+
+#[tokio::test]
+async fn a_shard_that_dies_slowly_interrupts_a_request_but_once() {
+    let edge = Edge::start().await;
+    let mut connection = edge.http1().await;
+    connection.send(request("PUT", SEND, "{}")).await.unwrap();
+    edge.shards[0].die().await;
+    let path = &edge.shards[0].path;
+    std::fs::remove_file(path).unwrap();
+    // The kernel closes what a killed process had open one by one: for a while its socket takes connections that nobody
+    // will ever serve.
+    let dying = UnixListener::bind(path).unwrap();
+    let dead = Notify::new();
+    let restarted = async {
+        let closing = async {
+            loop {
+                drop(dying.accept().await.unwrap());
+            }
+        };
+        tokio::select! {
+            () = closing => {}
+            () = dead.notified() => {}
+        }
+        Shard::start(path, "the next one")
+    };
+    let seen = async {
+        edge.healthy_shards(0).await;
+        dead.notify_one();
+    };
+    let put = connection.send(request("PUT", SEND, "{}"));
+    let (answer, _next, ()) = tokio::join!(patiently("the interrupted request", put), restarted, seen);
+    assert_eq!(answer.unwrap().json()["shard"], "the next one");
 }
 
 #[tokio::test]

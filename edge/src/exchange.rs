@@ -4,7 +4,6 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use pingora_core::upstreams::peer::HttpPeer;
 use tokio::time::Instant;
 use tracing::Span;
 
@@ -104,9 +103,11 @@ impl Exchange {
     }
 
     /// Goes to a shard.
-    pub(crate) fn choose(&mut self, passage: Passage) -> Box<HttpPeer> {
-        self.work = self.is_work.then(|| passage.shard().works());
-        Box::new(self.passage.insert(passage).peer())
+    pub(crate) fn choose(&mut self, passage: Passage) -> Arc<Shard> {
+        let shard = passage.shard().clone();
+        self.work = self.is_work.then(|| shard.works());
+        self.passage = Some(passage);
+        shard
     }
 
     /// The shard that has the request, or had it last.

@@ -95,7 +95,7 @@ impl Proxy {
         exchange.document = answer_cache::Document::asked_by(request);
         let (target, traceparent) = self.identify(request, exchange)?;
         let facts = facts(exchange, request, &target, &traceparent);
-        exchange.vouched = Vouched::new(client, facts, &self.secret);
+        exchange.vouched = Vouched::new(&client, facts, &self.secret);
         Ok(Next::Forward)
     }
 
@@ -180,7 +180,7 @@ pub(crate) fn host_of(request: &RequestHeader) -> Option<&str> {
     authority.or_else(header)
 }
 
-fn announced_length(request: &RequestHeader) -> Option<u64> {
+pub(super) fn announced_length(request: &RequestHeader) -> Option<u64> {
     request.headers.get(CONTENT_LENGTH)?.to_str().ok()?.trim().parse().ok()
 }
 

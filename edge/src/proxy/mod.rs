@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use gatehouse_shared::contract::{ClusterSecret, VERDICT, Verdict};
+use gatehouse_shared::contract::ClusterSecret;
 use gatehouse_shared::net::client_ip::canonical;
-use http::header::{ACCESS_CONTROL_ALLOW_ORIGIN, RETRY_AFTER, UPGRADE};
-use http::{HeaderValue, StatusCode};
+use http::StatusCode;
+use http::header::UPGRADE;
 use pingora_core::modules::http::HttpModules;
 use pingora_core::upstreams::peer::HttpPeer;
-use pingora_error::{Error, ErrorSource, ErrorType, Result};
+use pingora_error::{Error, ErrorType, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 use tokio::time::Instant;
@@ -23,27 +23,29 @@ use crate::bans::Bans;
 use crate::chance::Chance;
 use crate::content::answer_cache::{AnswerCache, Looked};
 use crate::exchange::Exchange;
-use crate::front::Route;
 use crate::header_deadline;
 use crate::live::Current;
 use crate::metrics::Metrics;
 use crate::refusal;
-use crate::reply::{CORS, Reply};
+use crate::reply::Reply;
 use crate::routed;
 use crate::routing::listener_role::Role;
 use crate::routing::security_headers::Kind;
 use crate::shedding::Shedding;
 use crate::status::routes::Routes;
-use crate::upstream::connect_error::is_crowded;
-use crate::upstream::headers::strip_answer;
 use crate::upstream::pool::Pool;
 use crate::upstream::retry_budget::RetryBudget;
 
+mod answer;
+mod attempt;
+mod carry;
 mod examine;
 
 pub(crate) use examine::host_of;
 
-use examine::Next;
+use answer::finish_piece;
+use carry::is_plain;
+use examine::{Next, announced_length};
 
 /// How long a client that was refused may go on sending before it is cut, so that it gets to read the refusal.
 const DRAIN_REFUSED: Duration = Duration::from_secs(3);
@@ -99,6 +101,10 @@ impl ProxyHttp for Proxy {
         let reply = match self.examine(session, exchange)? {
             Next::Forward => match self.recall(exchange).await {
                 Some(reply) => Some(reply),
+                None if exchange.route.is_none() && is_plain(&session.req_header().headers) => {
+                    self.carry(session, exchange).await?;
+                    return Ok(true);
+                }
                 None => return Ok(false),
             },
             Next::Reply(reply) => Some(reply),
@@ -110,42 +116,11 @@ impl ProxyHttp for Proxy {
         Ok(true)
     }
 
-    /// A shard for the request, waiting for one if need be.
+    /// For what Pingora brings on its way: a server of a configured route, or a shard with which a protocol is changed.
     async fn upstream_peer(&self, session: &mut Session, exchange: &mut Exchange) -> Result<Box<HttpPeer>> {
-        exchange.attempts += 1;
-        if exchange.attempts > 1 {
-            self.metrics.retries.inc();
-        }
-        // The whole body goes out again with each attempt.
-        exchange.body_passed = 0;
-        if let Some(backend) = exchange.route.as_ref().and_then(|route| route.backend()) {
-            let upgrades = session.req_header().headers.contains_key(UPGRADE);
-            let (address, peer) = backend.peer(upgrades).await?;
-            exchange.address = address;
-            return Ok(Box::new(peer));
-        }
-        let doubtful = std::mem::take(&mut exchange.in_doubt).then(|| exchange.shard().cloned()).flatten();
-        exchange.leave();
-        if let Some(shard) = doubtful {
-            // A process that dies closes one connection after the other, and the door last: until it is known to live, or
-            // to be gone, trying again would only be interrupted again.
-            let _ = tokio::time::timeout(exchange.live.hold, shard.judged()).await;
-        }
-        let crowded = std::mem::take(&mut exchange.crowded);
-        if !crowded && let Some(passage) = self.pool.enter(exchange.key) {
-            return Ok(exchange.choose(passage));
-        }
-        if exchange.held_until.is_none() {
-            self.metrics.held.inc();
-        }
-        let deadline = exchange.hold(exchange.live.hold);
-        if crowded {
-            tokio::time::sleep(CROWDED_PAUSE).await;
-        }
-        match self.pool.wait_for(exchange.key, deadline).await {
-            Some(passage) if !crowded || Instant::now() < deadline => Ok(exchange.choose(passage)),
-            _ => Error::e_explain(ErrorType::HTTPStatus(429), "no shard is healthy and has room"),
-        }
+        self.begin_attempt(exchange);
+        let upgrades = session.req_header().headers.contains_key(UPGRADE);
+        self.choose_peer(upgrades, exchange).await
     }
 
     async fn request_body_filter(
@@ -155,14 +130,11 @@ impl ProxyHttp for Proxy {
         end: bool,
         exchange: &mut Exchange,
     ) -> Result<()> {
-        if !self.keeps_pace(body.as_ref().map_or(0, Bytes::len), end, exchange) {
-            return Error::e_explain(ErrorType::HTTPStatus(408), "the body comes too slowly");
-        }
         // What a WebSocket sends is no body.
-        if session.was_upgraded() || body.as_ref().is_none_or(|chunk| exchange.pass_body(chunk.len())) {
+        if session.was_upgraded() {
             return Ok(());
         }
-        Error::e_explain(ErrorType::HTTPStatus(413), "the body is larger than its class allows")
+        self.pass_body(body.as_ref().map_or(0, Bytes::len), end, exchange)
     }
 
     async fn upstream_request_filter(
@@ -185,25 +157,13 @@ impl ProxyHttp for Proxy {
         }
     }
 
-    /// A shard that is well but cannot serve now (its database is away, say) answers 503: clients get 429.
     async fn upstream_response_filter(
         &self,
         _session: &mut Session,
         response: &mut ResponseHeader,
         exchange: &mut Exchange,
     ) -> Result<()> {
-        let Some(shard) = exchange.shard() else { return Ok(()) };
-        if response.status.is_server_error() && response.status != StatusCode::SERVICE_UNAVAILABLE {
-            self.pool.note_failure(shard);
-        } else {
-            shard.note_success();
-        }
-        if response.status != StatusCode::SERVICE_UNAVAILABLE {
-            return Ok(());
-        }
-        let seconds = response.headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok());
-        exchange.retry_after = seconds.and_then(|seconds| seconds.parse().ok());
-        Error::e_explain(ErrorType::HTTPStatus(429), "the shard cannot serve now")
+        self.judge_answer(response, exchange)
     }
 
     async fn response_filter(
@@ -219,33 +179,7 @@ impl ProxyHttp for Proxy {
             // A WebSocket may be silent for as long as both sides like.
             session.set_read_timeout(None);
         }
-        if let Some(route) = exchange.route.clone() {
-            return finish_routed(&route, session.req_header(), response, exchange);
-        }
-        if let Some(verdict) = response.headers.get(VERDICT).and_then(|value| value.to_str().ok()) {
-            match Verdict::parse(verdict) {
-                Some(verdict) => self.heed(&verdict, session, response, exchange),
-                None => warn!(verdict, "a shard gave a verdict that this version does not know"),
-            }
-        }
-        strip_answer(response);
-        let for_browsers = exchange.class != RequestClass::Federation && !response.status.is_informational();
-        if for_browsers && !response.headers.contains_key(ACCESS_CONTROL_ALLOW_ORIGIN) {
-            for (name, value) in CORS {
-                response.insert_header(name, HeaderValue::from_static(value))?;
-            }
-        }
-        if !response.status.is_informational() {
-            if exchange.fetching.as_mut().is_some_and(|fetching| !fetching.header(response)) {
-                // Whoever waits for it need not wait any longer.
-                exchange.fetching = None;
-            }
-            put_security_headers(security_kind(exchange.class), exchange, response)?;
-            if exchange.class != RequestClass::Media {
-                exchange.encoder = exchange.live.front.compression.begin(session.req_header(), response)?;
-            }
-        }
-        Ok(())
+        self.finish_answer(session, response, exchange)
     }
 
     fn response_body_filter(
@@ -258,66 +192,31 @@ impl ProxyHttp for Proxy {
     where
         Self::CTX: Send + Sync,
     {
-        if let Some(fetching) = &mut exchange.fetching {
-            fetching.body(body.as_ref(), ends);
-        }
-        if let Some(encoder) = exchange.encoder.as_mut().filter(|_| !session.was_upgraded()) {
-            encoder.encode(body, ends)?;
+        if !session.was_upgraded() {
+            finish_piece(body, ends, exchange)?;
         }
         Ok(None)
     }
 
-    /// The shard cannot be connected to. When it is gone, another one (or the next one in its place) may serve; when it
-    /// is crowded, it is asked again.
     fn fail_to_connect(
         &self,
         _session: &mut Session,
         _peer: &HttpPeer,
         exchange: &mut Exchange,
-        mut error: Box<Error>,
+        error: Box<Error>,
     ) -> Box<Error> {
-        if let Some(backend) = exchange.route.as_ref().and_then(|route| route.backend()) {
-            backend.avoid(exchange.address);
-            error.set_retry(exchange.attempts < u32::try_from(backend.len()).unwrap_or(u32::MAX));
-            return error;
-        }
-        exchange.crowded = is_crowded(&error);
-        match exchange.shard() {
-            Some(shard) if exchange.crowded => shard.check_now(),
-            Some(shard) => shard.mark_unhealthy(&error),
-            None => {}
-        }
-        error.set_retry(true);
-        error
+        self.note_unreachable(exchange, error)
     }
 
-    /// The shard went away over the request. It is tried again when that cannot do its work twice: nothing of it was
-    /// sent, or its method is idempotent and the whole of it is still here.
     fn error_while_proxy(
         &self,
         _peer: &HttpPeer,
         session: &mut Session,
-        mut error: Box<Error>,
+        error: Box<Error>,
         exchange: &mut Exchange,
         reused: bool,
     ) -> Box<Error> {
-        let whole = !is_answered(session) && !session.retry_buffer_truncated();
-        let went_away = *error.esource() == ErrorSource::Upstream && !matches!(error.etype(), ErrorType::HTTPStatus(_));
-        let unsent = *error.etype() == ErrorType::WriteError;
-        let repeatable = unsent || session.req_header().method.is_idempotent();
-        // A connection that was kept from an earlier request may have died long before this one.
-        let was_dead_before = reused && unsent;
-        if went_away && let Some(shard) = exchange.shard() {
-            if reused {
-                shard.forget_connections();
-            }
-            if !was_dead_before {
-                self.pool.note_failure(shard);
-            }
-        }
-        let retry = whole && went_away && repeatable && (was_dead_before || exchange.interrupt());
-        error.set_retry(retry && self.retries.withdraw());
-        error
+        self.note_interrupted(session, exchange, error, reused)
     }
 
     /// The request failed for good: says so in Matrix's words, if anything can still be said.
@@ -411,6 +310,17 @@ impl Proxy {
         }
     }
 
+    /// So many bytes of the body came, and perhaps its end: whether they may go on.
+    fn pass_body(&self, bytes: usize, end: bool, exchange: &mut Exchange) -> Result<()> {
+        if !self.keeps_pace(bytes, end, exchange) {
+            return Error::e_explain(ErrorType::HTTPStatus(408), "the body comes too slowly");
+        }
+        if !exchange.pass_body(bytes) {
+            return Error::e_explain(ErrorType::HTTPStatus(413), "the body is larger than its class allows");
+        }
+        Ok(())
+    }
+
     /// Writes the answer, then lets a client that is still sending finish or be cut, so that it reads the answer first.
     async fn refuse_or_answer(&self, session: &mut Session, mut reply: Reply, exchange: &Exchange) -> Result<()> {
         let refused = reply.status().is_client_error() && !session.is_body_done();
@@ -429,37 +339,8 @@ impl Proxy {
     }
 }
 
-fn security_kind(class: RequestClass) -> Kind {
-    if class == RequestClass::Media { Kind::Media } else { Kind::Matrix }
-}
-
 /// Whether a final answer has begun: `100 Continue` is none, `101 Switching Protocols` is one.
 fn is_answered(session: &Session) -> bool {
     let written = session.response_written().map(|response| response.status);
     written.is_some_and(|status| !status.is_informational() || status == StatusCode::SWITCHING_PROTOCOLS)
-}
-
-/// What another server answers is its own, but for what the configuration and the contract say.
-fn finish_routed(
-    route: &Route,
-    request: &RequestHeader,
-    response: &mut ResponseHeader,
-    exchange: &mut Exchange,
-) -> Result<()> {
-    strip_answer(response);
-    if !response.status.is_informational() {
-        put_security_headers(Kind::Foreign, exchange, response)?;
-        route.on_answers.edit_response(response)?;
-        exchange.encoder = exchange.live.front.compression.begin(request, response)?;
-    }
-    Ok(())
-}
-
-fn put_security_headers(kind: Kind, exchange: &Exchange, response: &mut ResponseHeader) -> Result<()> {
-    for (name, value) in exchange.live.front.security.of(kind, &exchange.host) {
-        if !response.headers.contains_key(name) {
-            response.insert_header(name, value)?;
-        }
-    }
-    Ok(())
 }

@@ -35,9 +35,9 @@ pub(crate) fn strip_answer(response: &mut ResponseHeader) {
     }
 }
 
-/// What the edge says about a request; made once and sent with every attempt.
+/// What the edge says about a request, as lines of a head; made once and sent with every attempt.
 #[derive(Debug)]
-pub(crate) struct Vouched([(&'static str, HeaderValue); 6]);
+pub(crate) struct Vouched(String);
 
 /// What goes into [`Vouched`].
 #[derive(Debug, Clone, Copy)]
@@ -53,25 +53,48 @@ pub(crate) struct Facts<'r> {
 impl Vouched {
     /// Signs the facts about a request of `client`, a canonical address. `None` when one of them cannot be written in a
     /// header, which checked facts always can.
-    pub(crate) fn new(client: String, facts: Facts<'_>, secret: &ClusterSecret) -> Option<Self> {
+    pub(crate) fn new(client: &str, facts: Facts<'_>, secret: &ClusterSecret) -> Option<Self> {
         let Facts { scheme, host, request_id, traceparent, method, target } = facts;
         let scheme = scheme.as_str();
-        let mac = Signed { client: &client, scheme, host, request_id, traceparent, method, target }.sign(secret);
-        Some(Self([
-            (CLIENT, HeaderValue::from_maybe_shared(bytes::Bytes::from(client)).ok()?),
-            (SCHEME, HeaderValue::from_static(scheme)),
-            (HOST, HeaderValue::from_str(host).ok()?),
-            (REQUEST_ID, HeaderValue::from_str(request_id).ok()?),
-            (TRACEPARENT, HeaderValue::from_str(traceparent).ok()?),
-            (MAC, HeaderValue::from_bytes(mac.as_bytes()).ok()?),
-        ]))
+        let mac = Signed { client, scheme, host, request_id, traceparent, method, target }.sign(secret);
+        let fields = [
+            (CLIENT, client),
+            (SCHEME, scheme),
+            (HOST, host),
+            (REQUEST_ID, request_id),
+            (TRACEPARENT, traceparent),
+            (MAC, mac.as_str()),
+        ];
+        let bytes: usize = fields.iter().map(|(name, value)| name.len() + value.len() + SEPARATORS).sum();
+        let mut lines = String::with_capacity(bytes);
+        for (name, value) in fields {
+            if value.bytes().any(|byte| byte.is_ascii_control()) {
+                return None;
+            }
+            for part in [name, ": ", value, "\r\n"] {
+                lines.push_str(part);
+            }
+        }
+        Some(Self(lines))
     }
 
-    /// Puts them on an attempt, in the place of anything that bears their names.
+    /// The lines, each with its end.
+    pub(crate) fn lines(&self) -> &str {
+        &self.0
+    }
+
+    /// Puts them on an attempt of Pingora's, in the place of anything that bears their names.
     pub(crate) fn put_on(&self, request: &mut RequestHeader) -> Result<()> {
-        self.0.iter().try_for_each(|(name, value)| request.insert_header(*name, value.clone()))
+        let fields = self.0.split_terminator("\r\n").filter_map(|line| line.split_once(": "));
+        for (name, value) in fields {
+            request.insert_header(name.to_owned(), value)?;
+        }
+        Ok(())
     }
 }
+
+/// What stands around a name and a value in a line.
+const SEPARATORS: usize = ": \r\n".len();
 
 /// What another server than a shard is told about a request, in the words that such servers know.
 #[derive(Debug)]
@@ -128,7 +151,7 @@ mod tests {
             method: "PUT",
             target,
         };
-        Vouched::new("2001:db8::1".to_owned(), facts, &secret).unwrap().put_on(&mut request).unwrap();
+        Vouched::new("2001:db8::1", facts, &secret).unwrap().put_on(&mut request).unwrap();
         let forwarded = verify(&secret, &request.method, &request.uri, &request.headers).unwrap();
         assert_eq!(forwarded.client.to_string(), "2001:db8::1");
         assert_eq!(forwarded.request_id, "r1");

@@ -4,6 +4,8 @@ pub(crate) mod backend;
 pub(crate) mod connect_error;
 pub(crate) mod headers;
 pub(crate) mod health;
+mod idle_links;
+pub(crate) mod link;
 pub(crate) mod pool;
 pub(crate) mod retry_budget;
 pub(crate) mod shard;

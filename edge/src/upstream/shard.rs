@@ -9,11 +9,14 @@ use std::time::Duration;
 use gatehouse_shared::net::ListenAddr;
 use parking_lot::Mutex;
 use pingora_core::upstreams::peer::HttpPeer;
+use pingora_error::Result as PingoraResult;
 use prometheus_client::metrics::gauge::Gauge;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use tracing::{info, warn};
 
+use super::idle_links::IdleLinks;
+use super::link::Link;
 use super::shard_tls::ShardTls;
 
 /// An idle connection to a shard is kept this long.
@@ -42,7 +45,8 @@ pub(crate) struct Shard {
     pub(super) seed: u64,
     peer: HttpPeer,
     policy: ShardPolicy,
-    /// Which of the connections in Pingora's pool may be used: those of an earlier generation belong to a dead process.
+    idle: IdleLinks,
+    /// Which of the idle connections may be used: those of an earlier generation belong to a dead process.
     generation: AtomicU64,
     state: AtomicU8,
     /// Since when it takes requests, and whether it takes its keys little by little.
@@ -125,6 +129,7 @@ impl Shard {
             seed,
             peer,
             policy,
+            idle: IdleLinks::new(IDLE),
             generation: AtomicU64::new(0),
             state: AtomicU8::new(DOWN),
             up_since: Mutex::new(None),
@@ -161,9 +166,28 @@ impl Shard {
         peer
     }
 
+    /// A connection to it: one that is idle, or a new one.
+    pub(crate) async fn link(&self) -> PingoraResult<Link> {
+        let generation = self.generation.load(Ordering::Acquire);
+        if let Some(link) = self.idle.take(generation).await {
+            return Ok(link);
+        }
+        let mut link = Link::connect(&self.address, self.tls(), self.policy.connect_timeout).await?;
+        link.generation = generation;
+        Ok(link)
+    }
+
+    /// Keeps a connection for another request, unless it leads to a process that is gone.
+    pub(crate) fn keep(&self, link: Link) {
+        if self.generation.load(Ordering::Acquire) == link.generation {
+            self.idle.keep(link);
+        }
+    }
+
     /// Lets no idle connection be used again. When one of them turns out to be dead, the others are as well.
     pub(crate) fn forget_connections(&self) {
         self.generation.fetch_add(1, Ordering::AcqRel);
+        self.idle.close_all();
     }
 
     pub(crate) fn is_healthy(&self) -> bool {
@@ -321,6 +345,7 @@ impl Shard {
     }
 
     pub(super) fn check_begins(&self) {
+        self.idle.close_old();
         self.checks.send_modify(|checks| checks.begun += 1);
     }
 
@@ -351,11 +376,6 @@ impl Shard {
 pub(crate) struct Passage(Arc<Shard>);
 
 impl Passage {
-    /// The way to the shard.
-    pub(crate) fn peer(&self) -> HttpPeer {
-        self.0.peer()
-    }
-
     pub(crate) fn shard(&self) -> &Arc<Shard> {
         &self.0
     }

@@ -114,6 +114,12 @@ impl HexMac {
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
     }
+
+    /// The digits as text.
+    pub fn as_str(&self) -> &str {
+        // Hex digits are ASCII, so this never falls back.
+        std::str::from_utf8(&self.0).unwrap_or_default()
+    }
 }
 
 impl fmt::Debug for HexMac {

@@ -1,0 +1,69 @@
+//! The connections to one shard that wait for their next request.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::time::Instant;
+
+use super::link::Link;
+
+/// So many are kept; what is beyond belongs to a peak.
+const MOST: usize = 512;
+
+/// Those used last are used first, so that a peak's connections grow old.
+#[derive(Debug)]
+pub(super) struct IdleLinks {
+    links: Mutex<VecDeque<Idle>>,
+    life: Duration,
+}
+
+#[derive(Debug)]
+struct Idle {
+    link: Link,
+    since: Instant,
+}
+
+impl IdleLinks {
+    /// A connection that waits longer than `life` is closed.
+    pub(super) fn new(life: Duration) -> Self {
+        Self { links: Mutex::default(), life }
+    }
+
+    /// A connection of this generation that nothing was heard from.
+    pub(super) async fn take(&self, generation: u64) -> Option<Link> {
+        loop {
+            let mut idle = self.links.lock().pop_back()?;
+            let is_young = idle.since.elapsed() < self.life;
+            if idle.link.generation == generation && is_young && idle.link.is_silent().await {
+                idle.link.is_reused = true;
+                return Some(idle.link);
+            }
+        }
+    }
+
+    /// Keeps a connection for the next request.
+    pub(super) fn keep(&self, link: Link) {
+        let mut links = self.links.lock();
+        links.push_back(Idle { link, since: Instant::now() });
+        let surplus = if links.len() > MOST { links.pop_front() } else { None };
+        // Closed without the lock.
+        drop(links);
+        drop(surplus);
+    }
+
+    /// Closes those that have waited too long.
+    pub(super) fn close_old(&self) {
+        let mut links = self.links.lock();
+        let old = links.iter().take_while(|idle| idle.since.elapsed() >= self.life).count();
+        let old: Vec<Idle> = links.drain(..old).collect();
+        drop(links);
+        drop(old);
+    }
+
+    /// Closes all of them.
+    pub(super) fn close_all(&self) {
+        let links = std::mem::take(&mut *self.links.lock());
+        drop(links);
+    }
+}

@@ -1,0 +1,377 @@
+//! Reads answers of a shard.
+
+use std::mem::MaybeUninit;
+
+use bytes::{Buf, Bytes, BytesMut};
+use http::header::{
+    CONNECTION, CONTENT_LENGTH, HeaderName, PROXY_AUTHENTICATE, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
+};
+use http::{HeaderValue, StatusCode};
+use httparse::{ParserConfig, Status};
+use pingora_error::{Error, ErrorType, OrErr, Result};
+use pingora_http::ResponseHeader;
+use tokio::io::{AsyncRead, AsyncReadExt};
+
+/// What a shard may say before its body.
+const MOST_HEAD_BYTES: usize = 64 * 1024;
+const MOST_FIELDS: usize = 128;
+/// How much is read at once at least, and at most.
+const FIRST_READ: usize = 4 * 1024;
+const LARGEST_READ: usize = 64 * 1024;
+
+/// The half of a link that reads. What it waits for may be dropped and asked for again.
+pub(crate) struct Reader {
+    io: Box<dyn AsyncRead + Send + Unpin>,
+    input: BytesMut,
+    body: Body,
+    /// Whether the shard keeps the connection after this answer.
+    is_kept: bool,
+    answers: u64,
+}
+
+/// What is still to come of an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Body {
+    Nothing,
+    Bytes(u64),
+    /// The line that says how long the next chunk is.
+    ChunkSize,
+    /// So many bytes of a chunk.
+    Chunk(u64),
+    /// The line break behind a chunk.
+    ChunkEnd,
+    /// The fields behind the last chunk, which nobody reads.
+    Trailer,
+    UntilClose,
+}
+
+impl Reader {
+    pub(super) fn new(io: Box<dyn AsyncRead + Send + Unpin>) -> Self {
+        Self { io, input: BytesMut::new(), body: Body::Nothing, is_kept: true, answers: 0 }
+    }
+
+    pub(super) fn io(&mut self) -> &mut (dyn AsyncRead + Send + Unpin) {
+        &mut *self.io
+    }
+
+    /// Reads the head of the answer, past those that are only informational. `to_head` says that the request was HEAD,
+    /// whose answer has no body.
+    ///
+    /// # Errors
+    /// `ConnectionClosed` when the shard went away without a word, `ReadError` when it did so within the head,
+    /// `InvalidHTTPHeader` when what it says is no answer.
+    pub(crate) async fn head(&mut self, to_head: bool) -> Result<ResponseHeader> {
+        loop {
+            if let Some((header, bytes)) = self.parse(to_head)? {
+                self.input.advance(bytes);
+                if !header.status.is_informational() {
+                    return Ok(header);
+                }
+                continue;
+            }
+            if self.input.len() > MOST_HEAD_BYTES {
+                return Error::e_explain(ErrorType::InvalidHTTPHeader, "the head is too long").map_err(Error::into_up);
+            }
+            let within = !self.input.is_empty();
+            if self.fill(FIRST_READ).await? == 0 {
+                let kind = if within { ErrorType::ReadError } else { ErrorType::ConnectionClosed };
+                return Error::e_explain(kind, "the shard closed the connection").map_err(Error::into_up);
+            }
+        }
+    }
+
+    /// The next piece of the body; `None` once it is whole.
+    ///
+    /// # Errors
+    /// `ReadError` when the shard goes away before.
+    pub(crate) async fn body(&mut self) -> Result<Option<Bytes>> {
+        loop {
+            if let Some(piece) = self.piece()? {
+                self.pass_markers()?;
+                return Ok(Some(piece));
+            }
+            if self.is_done() {
+                return Ok(None);
+            }
+            let read = self.fill(self.wanted()).await?;
+            if read == 0 && self.body == Body::UntilClose {
+                self.body = Body::Nothing;
+            } else if read == 0 {
+                return Error::e_explain(ErrorType::ReadError, "the shard closed the connection within its answer")
+                    .map_err(Error::into_up);
+            }
+        }
+    }
+
+    /// Whether the answer is whole.
+    pub(crate) fn is_done(&self) -> bool {
+        self.body == Body::Nothing
+    }
+
+    /// Whether the last of so many requests is answered whole, and another may follow. Bytes that nobody asked for forbid it.
+    pub(super) fn has_answered(&self, requests: u64) -> bool {
+        self.answers == requests && self.is_done() && self.is_kept && self.input.is_empty()
+    }
+
+    async fn fill(&mut self, wanted: usize) -> Result<usize> {
+        self.input.reserve(wanted);
+        self.io
+            .read_buf(&mut self.input)
+            .await
+            .or_err(ErrorType::ReadError, "reading a shard's answer")
+            .map_err(Error::into_up)
+    }
+
+    fn wanted(&self) -> usize {
+        match self.body {
+            Body::Bytes(bytes) | Body::Chunk(bytes) => {
+                usize::try_from(bytes).unwrap_or(LARGEST_READ).clamp(FIRST_READ, LARGEST_READ)
+            }
+            _ => FIRST_READ,
+        }
+    }
+
+    /// What of the body is at hand.
+    fn piece(&mut self) -> Result<Option<Bytes>> {
+        self.pass_markers()?;
+        let at_hand = self.input.len();
+        let (bytes, after) = match self.body {
+            Body::Bytes(bytes) => {
+                let taken = at_hand.min(usize::try_from(bytes).unwrap_or(usize::MAX));
+                let rest = bytes - taken as u64;
+                (taken, if rest == 0 { Body::Nothing } else { Body::Bytes(rest) })
+            }
+            Body::Chunk(bytes) => {
+                let taken = at_hand.min(usize::try_from(bytes).unwrap_or(usize::MAX));
+                let rest = bytes - taken as u64;
+                (taken, if rest == 0 { Body::ChunkEnd } else { Body::Chunk(rest) })
+            }
+            Body::UntilClose => (at_hand, Body::UntilClose),
+            _ => return Ok(None),
+        };
+        if bytes == 0 {
+            return Ok(None);
+        }
+        self.body = after;
+        Ok(Some(self.input.split_to(bytes).freeze()))
+    }
+
+    /// Reads past what stands between the pieces of a body in chunks, as far as it is there.
+    fn pass_markers(&mut self) -> Result<()> {
+        loop {
+            match self.body {
+                Body::ChunkEnd if self.input.len() >= 2 => {
+                    if !self.input.starts_with(b"\r\n") {
+                        return unreadable("a chunk does not end where it said");
+                    }
+                    self.input.advance(2);
+                    self.body = Body::ChunkSize;
+                }
+                Body::ChunkSize => match httparse::parse_chunk_size(&self.input) {
+                    Ok(Status::Complete((line, size))) => {
+                        self.input.advance(line);
+                        self.body = if size == 0 { Body::Trailer } else { Body::Chunk(size) };
+                    }
+                    Ok(Status::Partial) if self.input.len() <= FIRST_READ => return Ok(()),
+                    _ => return unreadable("a chunk does not say how long it is"),
+                },
+                Body::Trailer => match self.input.windows(2).position(|pair| pair == b"\r\n") {
+                    Some(line) => {
+                        self.input.advance(line + 2);
+                        if line == 0 {
+                            self.body = Body::Nothing;
+                        }
+                    }
+                    None if self.input.len() <= MOST_HEAD_BYTES => return Ok(()),
+                    None => return unreadable("a trailer is too long"),
+                },
+                _ => return Ok(()),
+            }
+        }
+    }
+
+    /// Parses the head when it is whole, and says how long it is.
+    fn parse(&mut self, to_head: bool) -> Result<Option<(ResponseHeader, usize)>> {
+        if self.input.is_empty() {
+            return Ok(None);
+        }
+        let mut fields = [const { MaybeUninit::uninit() }; MOST_FIELDS];
+        let mut head = httparse::Response::new(&mut []);
+        let parsed = ParserConfig::default().parse_response_with_uninit_headers(&mut head, &self.input, &mut fields);
+        let bytes = match parsed {
+            Ok(Status::Complete(bytes)) => bytes,
+            Ok(Status::Partial) => return Ok(None),
+            Err(error) => {
+                return Error::e_because(ErrorType::InvalidHTTPHeader, "a shard's answer", error)
+                    .map_err(Error::into_up);
+            }
+        };
+        let mut header = ResponseHeader::build_no_case(head.code.unwrap_or_default(), Some(head.headers.len() + 8))?;
+        let mut framing = Framing { is_kept: head.version == Some(1), ..Framing::default() };
+        for field in head.headers.iter() {
+            let (Ok(name), Ok(value)) =
+                (HeaderName::from_bytes(field.name.as_bytes()), HeaderValue::from_bytes(field.value))
+            else {
+                return unreadable("a field of its head is none");
+            };
+            if framing.note(&name, &value)? {
+                header.append_header(name, value)?;
+            }
+        }
+        self.body = framing.body(header.status, to_head)?;
+        self.is_kept = framing.is_kept && self.body != Body::UntilClose;
+        self.answers += u64::from(!header.status.is_informational());
+        Ok(Some((header, bytes)))
+    }
+}
+
+/// What the head says about the body and the connection (RFC 9112, section 6.3).
+#[derive(Debug, Default)]
+struct Framing {
+    length: Option<u64>,
+    is_chunked: bool,
+    is_kept: bool,
+}
+
+/// What concerns one connection alone (RFC 9110, section 7.6.1).
+const LEFT_OUT: [HeaderName; 6] = [CONNECTION, PROXY_AUTHENTICATE, TE, TRAILER, TRANSFER_ENCODING, UPGRADE];
+const LEFT_OUT_TOO: [&str; 2] = ["keep-alive", "proxy-connection"];
+
+impl Framing {
+    /// Reads one field; `false` when it is not for the client.
+    fn note(&mut self, name: &HeaderName, value: &HeaderValue) -> Result<bool> {
+        if *name == CONTENT_LENGTH {
+            let digits = value.to_str().ok().filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
+            let length = digits.and_then(|digits| digits.parse().ok());
+            if length.is_none() || self.length.is_some() {
+                return unreadable("it does not say clearly how long it is");
+            }
+            self.length = length;
+        } else if *name == TRANSFER_ENCODING {
+            if self.is_chunked || !value.as_bytes().eq_ignore_ascii_case(b"chunked") {
+                return unreadable("it is coded in a way that is not understood");
+            }
+            self.is_chunked = true;
+        } else if *name == CONNECTION && value.as_bytes().eq_ignore_ascii_case(b"close") {
+            self.is_kept = false;
+        }
+        Ok(!LEFT_OUT.contains(name) && !LEFT_OUT_TOO.contains(&name.as_str()))
+    }
+
+    fn body(&self, status: StatusCode, to_head: bool) -> Result<Body> {
+        if status == StatusCode::SWITCHING_PROTOCOLS {
+            return unreadable("it changes the protocol, which nobody asked for");
+        }
+        let bodiless = status.is_informational() || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+        Ok(match (self.length, self.is_chunked) {
+            _ if to_head || bodiless => Body::Nothing,
+            (Some(_), true) => return unreadable("it says in two ways how long it is"),
+            (Some(0), false) => Body::Nothing,
+            (Some(bytes), false) => Body::Bytes(bytes),
+            (None, true) => Body::ChunkSize,
+            (None, false) => Body::UntilClose,
+        })
+    }
+}
+
+fn unreadable<T>(what: &'static str) -> Result<T> {
+    Error::e_explain(ErrorType::InvalidHTTPHeader, format!("a shard's answer cannot be read: {what}"))
+        .map_err(Error::into_up)
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncWriteExt;
+
+    use super::*;
+
+    /// Reads an answer that arrives in pieces of `step` bytes.
+    async fn read(answer: &[u8], step: usize, to_head: bool) -> Result<(ResponseHeader, Vec<u8>, bool)> {
+        let (ours, mut theirs) = tokio::io::duplex(step);
+        let answer = answer.to_vec();
+        let shard = tokio::spawn(async move {
+            // A reader that has read enough goes away.
+            let _ = theirs.write_all(&answer).await;
+        });
+        let mut reader = Reader::new(Box::new(ours));
+        let header = reader.head(to_head).await?;
+        let mut body = Vec::new();
+        while let Some(piece) = reader.body().await? {
+            body.extend_from_slice(&piece);
+        }
+        let reusable = reader.has_answered(1);
+        drop(reader);
+        shard.await.unwrap();
+        Ok((header, body, reusable))
+    }
+
+    #[tokio::test]
+    async fn an_answer_is_whole_however_it_arrives() {
+        let chunked = b"HTTP/1.1 103 Early Hints\r\nlink: x\r\n\r\nHTTP/1.1 200 OK\r\nX-A: 1\r\nx-a: 2\r\n\
+            Transfer-Encoding: Chunked\r\n\r\n5;ext=1\r\nhello\r\n1\r\n \r\n5\r\nworld\r\n0\r\nx-end: 1\r\n\r\n";
+        let known =
+            b"HTTP/1.1 200 OK\r\nx-a: 1\r\nx-a: 2\r\ncontent-length: 11\r\nkeep-alive: timeout=5\r\n\r\nhello world";
+        for answer in [chunked.as_slice(), known] {
+            for step in [1, 2, 3, 7, 4096] {
+                let (header, body, reusable) = read(answer, step, false).await.unwrap();
+                assert_eq!(header.headers.get_all("x-a").iter().count(), 2);
+                assert!(
+                    !header.headers.contains_key("transfer-encoding") && !header.headers.contains_key("keep-alive")
+                );
+                assert_eq!(body, b"hello world", "in steps of {step}");
+                assert!(reusable);
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn an_answer_without_a_body_has_none() {
+        for (answer, to_head) in [
+            ("HTTP/1.1 204 No Content\r\n\r\n", false),
+            ("HTTP/1.1 304 Not Modified\r\ncontent-length: 5\r\n\r\n", false),
+            ("HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\n", true),
+            ("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n", false),
+        ] {
+            let (_, body, reusable) = read(answer.as_bytes(), 4096, to_head).await.unwrap();
+            assert!(body.is_empty() && reusable, "{answer}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_the_shard_gives_up_is_not_used_again() {
+        for answer in [
+            "HTTP/1.1 200 OK\r\n\r\nhello",
+            "HTTP/1.0 200 OK\r\ncontent-length: 5\r\n\r\nhello",
+            "HTTP/1.1 200 OK\r\nConnection: close\r\ncontent-length: 5\r\n\r\nhello",
+            "HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello and more",
+        ] {
+            let (_, body, reusable) = read(answer.as_bytes(), 4096, false).await.unwrap();
+            assert_eq!(body, b"hello", "{answer}");
+            assert!(!reusable, "{answer}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_no_answer_is_an_error_and_nothing_is_made_up() {
+        for (answer, kind) in [
+            ("", ErrorType::ConnectionClosed),
+            ("HTTP/1.1 200", ErrorType::ReadError),
+            ("HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhell", ErrorType::ReadError),
+            ("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n", ErrorType::ReadError),
+            ("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello!\r\n", ErrorType::InvalidHTTPHeader),
+            ("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nx\r\n", ErrorType::InvalidHTTPHeader),
+            ("HTTP/1.1 200 OK\r\ntransfer-encoding: gzip\r\n\r\n", ErrorType::InvalidHTTPHeader),
+            ("HTTP/1.1 200 OK\r\ncontent-length: 1\r\ncontent-length: 1\r\n\r\n", ErrorType::InvalidHTTPHeader),
+            ("HTTP/1.1 200 OK\r\ncontent-length: +1\r\n\r\nx", ErrorType::InvalidHTTPHeader),
+            (
+                "HTTP/1.1 200 OK\r\ncontent-length: 1\r\ntransfer-encoding: chunked\r\n\r\n",
+                ErrorType::InvalidHTTPHeader,
+            ),
+            ("HTTP/1.1 101 Switching Protocols\r\n\r\n", ErrorType::InvalidHTTPHeader),
+            ("SSH-2.0-OpenSSH\r\n", ErrorType::InvalidHTTPHeader),
+        ] {
+            let error = read(answer.as_bytes(), 4096, false).await.unwrap_err();
+            assert_eq!(*error.etype(), kind, "{answer:?}");
+        }
+    }
+}

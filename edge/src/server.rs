@@ -25,6 +25,7 @@ use crate::control::desk::Desk;
 use crate::control::socket::{ControlError, ControlSocket};
 use crate::listener::endpoint::{BindError, Shared};
 use crate::live::{Live, LiveError};
+use crate::listener::tickets::Tickets;
 use crate::loop_lag::LoopLag;
 use crate::metrics::Metrics;
 use crate::reload::Reloader;
@@ -169,7 +170,8 @@ pub async fn run(
         routes: routes.clone(),
         exports_spans,
     };
-    let services = Services::new(&config, &parts, &supply, &listening, seed)?;
+    let tickets = Arc::new(Tickets::new()?);
+    let services = Services::new(&config, &parts, &supply, &listening, tickets.clone(), seed)?;
     let hangup = signal(SignalKind::hangup()).map_err(StartError::Signals)?;
 
     // From here on nothing can fail any more.
@@ -223,6 +225,7 @@ pub async fn run(
         background.spawn(exposition::serve_with(listener, Arc::new(registry), healthy, pages, serving.clone()));
     }
     let (say_stopping, stopping) = watch::channel(false);
+    background.spawn(tickets.change_keys(stop_background.clone()));
     let shared = make_shared(&config, bans, clock, serving.clone(), stopping);
     let accepting = TaskTracker::new();
     services.accept(listeners, &supply, &metrics, &shared, &accepting);

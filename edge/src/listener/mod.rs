@@ -10,4 +10,5 @@ mod gathered;
 mod http1;
 mod http2;
 pub mod proxy_protocol;
+pub(crate) mod tickets;
 pub(crate) mod tls;

@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use pingora_core::protocols::{ALPN, Ssl};
-use rustls::crypto::aws_lc_rs;
+use rustls::ServerConfig;
 use rustls::server::NoServerSessionStorage;
-use rustls::{Error, ServerConfig};
 
 use super::certificates::Certificates;
 use super::client_certificates::ClientVerifier;
+use super::tickets::Tickets;
 
 /// The protocol of ACME's challenge (RFC 8737). An authority offers nothing else beside it, so it never meets HTTP.
 pub(crate) const ACME_TLS: &[u8] = b"acme-tls/1";
@@ -18,14 +18,13 @@ pub(crate) fn is_challenge(connection: &impl Ssl) -> bool {
     matches!(connection.selected_alpn_proto(), Some(ALPN::Custom(protocol)) if protocol.protocol() == ACME_TLS)
 }
 
-/// TLS 1.2 and 1.3 with HTTP/2 preferred. Sessions resume by ticket, so no session is kept in memory; the tickets' keys
-/// live in memory alone and are changed every six hours, so a ticket is good for twelve at most.
-pub(crate) fn server_config(certificates: Arc<Certificates>) -> Result<Arc<ServerConfig>, Error> {
+/// TLS 1.2 and 1.3 with HTTP/2 preferred. Sessions resume by ticket, so no session is kept in memory.
+pub(crate) fn server_config(certificates: Arc<Certificates>, tickets: Arc<Tickets>) -> Arc<ServerConfig> {
     let mut config = ServerConfig::builder().with_no_client_auth().with_cert_resolver(certificates);
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec(), ACME_TLS.to_vec()];
     config.session_storage = Arc::new(NoServerSessionStorage {});
-    config.ticketer = aws_lc_rs::Ticketer::new()?;
-    Ok(Arc::new(config))
+    config.ticketer = tickets;
+    Arc::new(config)
 }
 
 /// Like [`server_config`], for clients with a certificate. Nothing resumes: every connection proves its certificate anew,

@@ -19,6 +19,7 @@ use crate::chance::Chance;
 use crate::config::EdgeConfig;
 use crate::content::answer_cache::AnswerCache;
 use crate::listener::endpoint::{Endpoint, Shared};
+use crate::listener::tickets::Tickets;
 use crate::listener::tls;
 use crate::live::Current;
 use crate::metrics::{Connections, Metrics};
@@ -47,6 +48,7 @@ impl Services {
         parts: &Parts,
         supply: &Supply,
         listening: &Listening,
+        tickets: Arc<Tickets>,
         seed: u64,
     ) -> Result<Self, StartError> {
         let proxy_for = |role, seed| parts.proxy(config, role, seed).map(application).map(Arc::new);
@@ -60,7 +62,7 @@ impl Services {
             everything: proxy_for(Role::Everything, seed)?,
             for_servers: proxy_for(Role::Federation, seed.wrapping_add(1))?,
             redirect: Arc::new(application(redirect)),
-            acceptor: Arc::new(Acceptor::from_server_config(tls::server_config(supply.certificates())?)),
+            acceptor: Arc::new(Acceptor::from_server_config(tls::server_config(supply.certificates(), tickets))),
         })
     }
 

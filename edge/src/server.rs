@@ -218,6 +218,7 @@ pub async fn run(
     if let Some(control) = control {
         background.spawn(control.serve(desk.clone(), serving.clone(), replaced.clone()));
     }
+        reading: Arc::default(),
     background.spawn(lag.measure(stop_background.clone()));
     if let Some(listener) = listeners.exposition.take() {
         let healthy: exposition::Healthy = Arc::new(move || pool.shards().iter().any(|shard| shard.is_healthy()));

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::io;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,12 +29,15 @@ pub struct Page {
 }
 
 /// Finds the page at a path, asked anew for each request.
-pub type Pages = Arc<dyn Fn(&str) -> Option<Page> + Send + Sync>;
+pub type Pages = Arc<dyn Fn(String) -> PageFuture + Send + Sync>;
+
+/// A page that is being made.
+pub type PageFuture = Pin<Box<dyn Future<Output = Option<Page>> + Send>>;
 
 /// Answers one request a connection until `stop`: `/metrics` in the OpenMetrics text format, `/healthz` with 200 or
 /// 503. Meant for an address that only the operator reaches.
 pub async fn serve(listener: TcpListener, registry: Arc<Registry>, healthy: Healthy, stop: CancellationToken) {
-    serve_with(listener, registry, healthy, Arc::new(|_| None), stop).await;
+    serve_with(listener, registry, healthy, Arc::new(|_| Box::pin(async { None })), stop).await;
 }
 
 /// Like [`serve`], with `pages` beside.
@@ -73,7 +77,7 @@ async fn answer(mut connection: TcpStream, registry: &Registry, healthy: &Health
             return Ok(());
         }
     }
-    let (status, Page { content_type, headers, body }) = route(&request, registry, healthy, pages);
+    let (status, Page { content_type, headers, body }) = route(&request, registry, healthy, pages).await;
     let mut head = format!(
         "HTTP/1.1 {status}\r\ncontent-type: {content_type}\r\ncontent-length: {}\r\nconnection: close\r\n",
         body.len()
@@ -87,7 +91,7 @@ async fn answer(mut connection: TcpStream, registry: &Registry, healthy: &Health
     connection.shutdown().await
 }
 
-fn route(request: &[u8], registry: &Registry, healthy: &Healthy, pages: &Pages) -> (&'static str, Page) {
+async fn route(request: &[u8], registry: &Registry, healthy: &Healthy, pages: &Pages) -> (&'static str, Page) {
     let text = |body: &'static str| Page {
         content_type: "text/plain; charset=utf-8",
         headers: Vec::new(),
@@ -108,7 +112,7 @@ fn route(request: &[u8], registry: &Registry, healthy: &Healthy, pages: &Pages) 
         }
         Some("/healthz") if healthy() => ("200 OK", text("ok\n")),
         Some("/healthz") => ("503 Service Unavailable", text("not ready\n")),
-        Some(path) => match pages(path) {
+        Some(path) => match pages(path.to_owned()).await {
             Some(page) => ("200 OK", page),
             None => ("404 Not Found", text("nothing is here; /metrics and /healthz are\n")),
         },

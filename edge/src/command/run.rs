@@ -46,7 +46,7 @@ pub(super) fn run(
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let guard = telemetry::init(&config.telemetry, "gatehouse-edge")?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(async {
+    let ended = runtime.block_on(async {
         let environment = Environment {
             // Absolute, because what is started later may stand elsewhere.
             config_file: std::path::absolute(file)?,
@@ -63,7 +63,10 @@ pub(super) fn run(
         };
         server::run(config, environment, announce).await?;
         Ok(ExitCode::SUCCESS)
-    })
+    });
+    // A thread that reads a file of a file system that hangs is not waited for; everything else has ended.
+    runtime.shutdown_background();
+    ended
 }
 
 /// Says where the edge listens.

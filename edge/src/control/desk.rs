@@ -26,7 +26,7 @@ impl Desk {
     /// Does what is asked and says what came of it.
     pub(crate) async fn answer(&self, request: Request) -> Answer {
         match request {
-            Request::Status => Answer::done(&self.source.status()),
+            Request::Status => Answer::done(&self.source.status().await),
             Request::Reload => self.reload().await,
             Request::Shards => Answer::done(&self.source.shards()),
             Request::Bans => Answer::done(&bans::list(&self.bans)),

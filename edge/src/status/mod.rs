@@ -9,6 +9,7 @@ use std::time::UNIX_EPOCH;
 
 use gatehouse_shared::clock::Clock;
 use serde::{Deserialize, Serialize};
+use tokio::sync::Mutex;
 use tokio::time::Instant;
 
 use crate::bans::Bans;
@@ -76,11 +77,14 @@ pub(crate) struct Source {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) traffic: Arc<Traffic>,
     pub(crate) routes: Arc<Routes>,
+    /// Held by whoever reads the files of certificates: where a file system hangs, one thread hangs with it.
+    pub(crate) reading: Arc<Mutex<()>>,
 }
 
 impl Source {
     /// How it is now.
-    pub(crate) fn status(&self) -> Status {
+    pub(crate) async fn status(&self) -> Status {
+        let certificates = self.certificates().await;
         let live = self.live.load();
         let since_epoch = self.clock.now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Status {
@@ -93,10 +97,21 @@ impl Source {
             history_step_seconds: traffic::STEP.as_secs(),
             traffic: self.traffic.report(),
             shards: self.shards(),
-            certificates: certs::list(&live.config, self.clock.as_ref()).iter().map(Listed::status).collect(),
+            certificates,
             bans: bans::list(&self.bans),
             slow_routes: self.routes.slowest(),
         }
+    }
+
+    async fn certificates(&self) -> Vec<CertificateStatus> {
+        let turn = self.reading.clone().lock_owned().await;
+        let (config, clock) = (self.live.load().config.clone(), self.clock.clone());
+        let read = tokio::task::spawn_blocking(move || {
+            let _turn = turn;
+            certs::list(&config, clock.as_ref()).iter().map(Listed::status).collect()
+        });
+        // It fails only when the runtime is taken down, and nobody is there to be told then.
+        read.await.unwrap_or_default()
     }
 
     /// All shards, as the edge sees them.

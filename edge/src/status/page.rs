@@ -8,7 +8,7 @@ use base64::engine::general_purpose::STANDARD;
 use gatehouse_shared::metrics::{Page, Pages};
 use sha2::{Digest as _, Sha256};
 
-use super::Source;
+use super::{Source, Status};
 
 const DOCUMENT: &str = include_str!("page.html");
 
@@ -29,25 +29,38 @@ fn digest_within(element: &str) -> String {
 
 /// What the private address serves beside metrics.
 pub(crate) fn pages(source: Arc<Source>) -> Pages {
-    Arc::new(move |path| match path {
-        "/" => Some(Page {
-            content_type: "text/html; charset=utf-8",
-            headers: vec![
-                ("content-security-policy", POLICY.as_str()),
-                ("referrer-policy", "no-referrer"),
-                ("x-content-type-options", "nosniff"),
-                ("cache-control", "no-cache"),
-            ],
-            body: Cow::Borrowed(DOCUMENT),
-        }),
-        "/status.json" => Some(Page {
-            content_type: "application/json",
-            headers: vec![("cache-control", "no-store"), ("x-content-type-options", "nosniff")],
-            // Text and numbers can always be written.
-            body: Cow::Owned(serde_json::to_string(&source.status()).unwrap_or_default()),
-        }),
-        _ => None,
+    Arc::new(move |path| {
+        let source = source.clone();
+        Box::pin(async move {
+            match path.as_str() {
+                "/" => Some(document()),
+                "/status.json" => Some(answer(&source.status().await)),
+                _ => None,
+            }
+        })
     })
+}
+
+fn document() -> Page {
+    Page {
+        content_type: "text/html; charset=utf-8",
+        headers: vec![
+            ("content-security-policy", POLICY.as_str()),
+            ("referrer-policy", "no-referrer"),
+            ("x-content-type-options", "nosniff"),
+            ("cache-control", "no-cache"),
+        ],
+        body: Cow::Borrowed(DOCUMENT),
+    }
+}
+
+fn answer(status: &Status) -> Page {
+    Page {
+        content_type: "application/json",
+        headers: vec![("cache-control", "no-store"), ("x-content-type-options", "nosniff")],
+        // Text and numbers can always be written.
+        body: Cow::Owned(serde_json::to_string(status).unwrap_or_default()),
+    }
 }
 
 #[cfg(test)]

@@ -1,11 +1,16 @@
 //! What the edge says about itself: in a terminal, as JSON, and as a page in a real browser.
 
+use std::fs::File;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
 use serde_json::Value;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 use tokio::process::Command;
+use tokio::task::JoinSet;
 
 use crate::edge::{Edge, Options, patiently};
 use crate::load::Load;
@@ -110,4 +115,40 @@ async fn the_page_lives_in_a_browser_on_a_desk_and_on_a_phone() {
         assert!(std::fs::metadata(&picture).unwrap().len() > 20_000, "the picture is empty");
     }
     load.stop().await;
+}
+
+/// A file system that hangs costs whoever asks for the status their answer, and nobody else anything.
+#[tokio::test]
+async fn a_certificate_that_cannot_be_read_holds_up_the_status_alone() {
+    let mut edge = Edge::start().await;
+    let chain = edge.folder.path().join("ca/localhost.pem");
+    let aside = edge.folder.path().join("aside.pem");
+    let hang = async || {
+        std::fs::rename(&chain, &aside).unwrap();
+        assert!(std::process::Command::new("mkfifo").arg(&chain).status().unwrap().success());
+        // More of them than the edge has threads.
+        let asking: JoinSet<_> = (0..100).map(|_| ask_for_status(edge.metrics)).collect();
+        let pipe = chain.clone();
+        // Opened once there is somebody who reads.
+        let opened = tokio::task::spawn_blocking(move || File::options().write(true).open(pipe));
+        (asking, patiently("a reader", opened).await.unwrap().unwrap())
+    };
+    let (asking, writer) = hang().await;
+    for _ in 0..10 {
+        assert_eq!(edge.ask("GET", "/_matrix/client/versions").await.status, 200);
+    }
+    assert!(edge.private("/metrics").await.contains("gatehouse_edge_bans 0\n"));
+    std::fs::rename(&aside, &chain).unwrap();
+    drop((writer, asking));
+    assert!(edge.status().await["certificates"][0]["problem"].is_null());
+    let (_asking, _writer) = hang().await;
+    edge.signal("TERM");
+    assert!(edge.ended().await.success());
+}
+
+async fn ask_for_status(address: SocketAddr) {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    stream.write_all(b"GET /status.json HTTP/1.1\r\n\r\n").await.unwrap();
+    // Given up by the edge after some seconds.
+    let _ = stream.read_to_end(&mut Vec::new()).await;
 }

@@ -38,7 +38,7 @@ pub(crate) struct Exchange {
     /// The body, from when a shard can take it until all of it has come.
     pub(crate) awaited: Option<Awaited>,
     pub(crate) vouched: Option<Vouched>,
-    /// Whether the request is work while it is in flight, unlike a long poll; and its place in the shard's count.
+    /// Whether the request is work while the shard has it, unlike a long poll; and its place in the shard's count.
     pub(crate) is_work: bool,
     work: Option<Work>,
     /// The document that the request asks for, and which the edge keeps.
@@ -105,9 +105,25 @@ impl Exchange {
     /// Goes to a shard.
     pub(crate) fn choose(&mut self, passage: Passage) -> Arc<Shard> {
         let shard = passage.shard().clone();
-        self.work = self.is_work.then(|| shard.works());
         self.passage = Some(passage);
+        self.works();
         shard
+    }
+
+    /// The shard has all of the request, and owes the answer.
+    pub(crate) fn works(&mut self) {
+        self.work = self.shard().filter(|_| self.is_work).map(Shard::works);
+    }
+
+    /// The client owes the rest of the body: however many are slow at that, the shard can work for others.
+    pub(crate) fn rests(&mut self) {
+        self.work = None;
+    }
+
+    /// What is left is the client's to take, at its own pace.
+    pub(crate) fn answered(&mut self) {
+        self.is_work = false;
+        self.work = None;
     }
 
     /// The shard that has the request, or had it last.

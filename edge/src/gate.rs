@@ -36,6 +36,9 @@ impl Proxy {
 
     /// A shard is there to take the body: from now on the client has to send it.
     pub(crate) fn await_body(&self, session: &mut Session, exchange: &mut Exchange) {
+        if !session.is_body_done() {
+            exchange.rests();
+        }
         let Some(pace) = exchange.live.pace.filter(|_| exchange.awaited.is_none() && !session.is_body_done()) else {
             return;
         };
@@ -52,6 +55,9 @@ impl Proxy {
         }
         if end || !keeps_pace {
             exchange.awaited = None;
+        }
+        if end {
+            exchange.works();
         }
         keeps_pace
     }

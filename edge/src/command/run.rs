@@ -8,6 +8,7 @@ use std::sync::Arc;
 use clap::Args;
 use gatehouse_shared::clock::SystemClock;
 use gatehouse_shared::{shutdown, telemetry};
+use rustix::process::{Resource, getrlimit, setrlimit};
 use serde_json::json;
 
 use super::CommandError;
@@ -45,6 +46,7 @@ pub(super) fn run(
     // It fails only when one is installed already, and nothing ran before this.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let guard = telemetry::init(&config.telemetry, "gatehouse-edge")?;
+    allow_many_descriptors();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let ended = runtime.block_on(async {
         let environment = Environment {
@@ -67,6 +69,16 @@ pub(super) fn run(
     // A thread that reads a file of a file system that hangs is not waited for; everything else has ended.
     runtime.shutdown_background();
     ended
+}
+
+/// A connection is a descriptor, and another one towards a shard. A service manager or a shell usually gives a process a
+/// thousand and lets it take more.
+fn allow_many_descriptors() {
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        tracing::warn!(%error, "cannot raise the limit of open files");
+    }
 }
 
 /// Says where the edge listens.

@@ -10,6 +10,7 @@ use gatehouse_shared::net::client_ip::canonical;
 use pingora_core::apps::HttpServerApp;
 use pingora_core::listeners::tls::Acceptor;
 use pingora_core::protocols::{ALPN, IO, Ssl as _};
+use socket2::SockRef;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
@@ -27,6 +28,9 @@ use crate::header_deadline::{HeaderDeadline, HeaderProgress};
 use crate::metrics::Connections;
 
 const BACKLOG: u32 = 4096;
+/// So much of an answer waits in the kernel for a client that does not take it, beside what is on its way. Without a limit it
+/// is some megabytes: nobody would notice that the client takes nothing, and a thousand of them would cost gigabytes.
+const MOST_UNSENT_BYTES: u32 = 64 * 1024;
 /// What a TLS connection begins with: the type of a record that holds a handshake (RFC 8446, section 5.1).
 const TLS_HANDSHAKE: [u8; 1] = [22];
 
@@ -48,6 +52,8 @@ pub(crate) fn bind(address: SocketAddr, key: &'static str) -> Result<TcpListener
         let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
         socket.set_reuseaddr(true)?;
         socket.bind(address)?;
+        // Each connection inherits it.
+        SockRef::from(&socket).set_tcp_notsent_lowat(MOST_UNSENT_BYTES)?;
         socket.listen(BACKLOG)
     };
     bound().map_err(|source| BindError { address, key, source })

@@ -59,6 +59,7 @@ impl Proxy {
             }
         }
         if !response.status.is_informational() {
+            exchange.answered();
             if exchange.fetching.as_mut().is_some_and(|fetching| !fetching.header(response)) {
                 // Whoever waits for it need not wait any longer.
                 exchange.fetching = None;

@@ -60,7 +60,7 @@ pub(crate) struct Shard {
     draining: AtomicBool,
     /// Requests that it has and has not answered.
     in_flight: watch::Sender<usize>,
-    /// Those of them that are work, unlike long polls.
+    /// Those of them that are work, unlike long polls and what waits for a client.
     working: AtomicUsize,
     gauge: Gauge,
     /// Asks for a health check now rather than at the next turn.

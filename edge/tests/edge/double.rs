@@ -139,6 +139,9 @@ impl Shard {
         if request.headers().contains_key("upgrade") {
             return Ok(upgrade(request));
         }
+        if request.uri().path() == LONG {
+            return Ok(Response::new(Full::new(Bytes::from_static(&LONG_ANSWER))));
+        }
         let (head, body) = request.into_parts();
         let body = body.collect().await.map_err(std::io::Error::other)?.to_bytes();
         *self.served.lock().unwrap() += 1;
@@ -206,6 +209,10 @@ pub(crate) const FLOOD_BYTES: u64 = 32 << 20;
 pub(crate) const FLOOD: &str = "/_matrix/client/unstable/flood";
 /// Where a shard switches protocols and reads nothing.
 pub(crate) const DEAF: &str = "/_matrix/client/unstable/deaf";
+
+/// Where a shard answers with more than a kernel takes in its client's place.
+const LONG: &str = "/_matrix/client/unstable/long";
+static LONG_ANSWER: [u8; 1 << 20] = [b'x'; 1 << 20];
 
 /// Switches protocols and echoes bytes from then on, or does what the target says.
 pub(crate) fn upgrade(mut request: Request<Incoming>) -> Response<Full<Bytes>> {

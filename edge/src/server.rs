@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 use prometheus_client::registry::Registry;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -24,8 +25,8 @@ use crate::config::{EdgeConfig, chain_of};
 use crate::control::desk::Desk;
 use crate::control::socket::{ControlError, ControlSocket};
 use crate::listener::endpoint::{BindError, Shared};
-use crate::live::{Live, LiveError};
 use crate::listener::tickets::Tickets;
+use crate::live::{Live, LiveError};
 use crate::loop_lag::LoopLag;
 use crate::metrics::Metrics;
 use crate::reload::Reloader;
@@ -176,9 +177,10 @@ pub async fn run(
 
     // From here on nothing can fail any more.
     let running = match &predecessor {
-        Some(predecessor) => predecessor.take_over().await,
+        Some(predecessor) => predecessor.take_over(&bans).await,
         None => HashMap::new(),
     };
+    let older = predecessor.map(|older| background.spawn(older.share_bans(bans.clone(), stop_background.clone())));
     let serving = stop.child_token();
     let replaced = CancellationToken::new();
     let reloader = Arc::new(Reloader {
@@ -197,6 +199,9 @@ pub async fn run(
         supervised,
         serving: serving.clone(),
         replaced: replaced.clone(),
+        bans: bans.clone(),
+        tasks: background.clone(),
+        stop: stop_background.clone(),
         turn: tokio::sync::Mutex::default(),
     };
     let restart_within =
@@ -213,20 +218,20 @@ pub async fn run(
         metrics: metrics.clone(),
         traffic,
         routes,
+        reading: Arc::default(),
     });
     let desk = Arc::new(Desk { reloader, source: source.clone(), bans: bans.clone(), successor, restart_within });
     if let Some(control) = control {
         background.spawn(control.serve(desk.clone(), serving.clone(), replaced.clone()));
     }
-        reading: Arc::default(),
     background.spawn(lag.measure(stop_background.clone()));
+    background.spawn(tickets.change_keys(stop_background.clone()));
     if let Some(listener) = listeners.exposition.take() {
         let healthy: exposition::Healthy = Arc::new(move || pool.shards().iter().any(|shard| shard.is_healthy()));
         let pages = status::page::pages(source);
         background.spawn(exposition::serve_with(listener, Arc::new(registry), healthy, pages, serving.clone()));
     }
     let (say_stopping, stopping) = watch::channel(false);
-    background.spawn(tickets.change_keys(stop_background.clone()));
     let shared = make_shared(&config, bans, clock, serving.clone(), stopping);
     let accepting = TaskTracker::new();
     services.accept(listeners, &supply, &metrics, &shared, &accepting);
@@ -246,7 +251,7 @@ pub async fn run(
     if replaced.is_cancelled() {
         // Idle connections stay until they ask again or go: to close one over a request that is on its way would fail it.
         let longest = Duration::from_secs(live.load().config.limits.upgrade_drain_seconds);
-        drain(&shared, longest, &stop).await;
+        drain(&shared, older, longest, &stop).await;
     } else {
         systemd::notify("STOPPING=1");
     }
@@ -354,12 +359,20 @@ fn start_access_log(
     Ok(AccessRecorder { log: Arc::new(log), clock: clock.clone() })
 }
 
-/// Lets connections end by themselves, for so long at most or until the process is told to stop.
-async fn drain(shared: &Shared, within: Duration, stop: &CancellationToken) {
+/// Lets connections end by themselves, for so long at most or until the process is told to stop. An `older` process that
+/// has not finished either hears through this one of the next one's bans.
+async fn drain(shared: &Shared, older: Option<JoinHandle<()>>, within: Duration, stop: &CancellationToken) {
     shared.connections.close();
     info!(connections = shared.connections.len(), "finishing what was begun");
+    let finished = async {
+        shared.connections.wait().await;
+        if let Some(older) = older {
+            // A task that panicked hears of nothing more either.
+            let _ = older.await;
+        }
+    };
     tokio::select! {
-        () = shared.connections.wait() => {}
+        () = finished => {}
         () = stop.cancelled() => {}
         () = tokio::time::sleep(within) => {}
     }

@@ -137,8 +137,7 @@ impl Jails {
     }
 
     /// Everything that is remembered.
-    #[cfg(test)]
-    fn past(&self) -> Vec<Past> {
+    pub(crate) fn past(&self) -> Vec<Past> {
         self.0.lock().past.values().cloned().collect()
     }
 

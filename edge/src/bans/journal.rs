@@ -2,7 +2,7 @@
 //!
 //! A thread of its own writes, so that no ban waits for a disk. A change is in the file within milliseconds, which a
 //! killed process survives, and on the disk as soon as the disk says so. During an upgrade two edges append to one journal;
-//! the new one has read what the old one wrote until then.
+//! each is told of the other's changes, so that either may fold it.
 
 use std::collections::HashMap;
 use std::fs::{self, DirBuilder, File, OpenOptions};
@@ -31,7 +31,7 @@ const MOST_LINES: usize = 10_000;
 #[derive(Debug)]
 pub(crate) struct Journal(Sender<Change>);
 
-/// What a folder holds.
+/// Bans, and the history of offenders.
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct Kept {

@@ -7,8 +7,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gatehouse_shared::clock::Clock;
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
-use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -30,6 +31,7 @@ mod nftables;
 mod shared;
 
 use journal::Journal;
+pub(crate) use journal::Kept;
 
 /// What has no effect any more is forgotten this often.
 const PRUNE: Duration = Duration::from_secs(60);
@@ -53,6 +55,8 @@ struct Keepers {
     others: Option<UnboundedSender<Change>>,
     /// The packet filter.
     filter: Option<UnboundedSender<Change>>,
+    /// Other processes of this edge, during an upgrade.
+    kin: Mutex<Vec<(Origin, UnboundedSender<Change>)>>,
 }
 
 /// The bans of this edge.
@@ -205,8 +209,8 @@ impl Bans {
         Some(lifted)
     }
 
-    /// Takes over what another edge has done.
-    pub(crate) fn adopt(&self, change: Change) {
+    /// Takes over what somebody else has done.
+    pub(crate) fn adopt(&self, change: Change, origin: Origin) {
         match change {
             Change::Banned { ban, past } if ban.holds(self.now_ms()) => {
                 if let Some(past) = &past {
@@ -220,7 +224,7 @@ impl Bans {
                 if ban.jail == BY_OPERATOR && standing.is_some_and(|old| old.since_ms < ban.since_ms) {
                     self.admission.bans.remove(&ban.offender);
                 }
-                self.impose(ban, past, Origin::AnotherEdge);
+                self.impose(ban, past, origin);
             }
             Change::Banned { .. } => {}
             Change::Lifted { ref offender, at_ms } => {
@@ -228,11 +232,37 @@ impl Bans {
                 if standing.is_some_and(|ban| ban.since_ms <= at_ms) {
                     self.admission.jails.forgive(offender);
                     self.admission.bans.remove(offender);
-                    self.tell(&change, Origin::AnotherEdge);
+                    self.tell(&change, origin);
                     self.count();
                 }
             }
         }
+    }
+
+    /// Everything that holds and is remembered, for the process that replaces this one.
+    pub(crate) fn kept(&self) -> Kept {
+        Kept { bans: self.list(), past: self.admission.jails.past() }
+    }
+
+    /// Takes over what the process had that this one replaces: what is not kept in a folder, and what came after the folder
+    /// was read.
+    pub(crate) fn inherit(&self, kept: Kept) {
+        kept.past.into_iter().for_each(|past| self.admission.jails.remember(past));
+        for ban in kept.bans {
+            self.adopt(Change::Banned { ban, past: None }, Origin::Predecessor);
+        }
+    }
+
+    /// Every change from now on that is not from `kin` itself, until [`Self::part_from`].
+    pub(crate) fn follow(&self, kin: Origin) -> UnboundedReceiver<Change> {
+        let (sender, changes) = unbounded_channel();
+        self.keepers.kin.lock().push((kin, sender));
+        changes
+    }
+
+    /// Tells `kin` nothing more.
+    pub(crate) fn part_from(&self, kin: Origin) {
+        self.keepers.kin.lock().retain(|(known, _)| *known != kin);
     }
 
     /// Every ban that holds.
@@ -285,6 +315,7 @@ impl Bans {
         if let (Some(others), Origin::Here) = (&self.keepers.others, origin) {
             let _ = others.send(change.clone());
         }
+        self.keepers.kin.lock().retain(|(kin, sender)| *kin == origin || sender.send(change.clone()).is_ok());
     }
 
     fn count(&self) {
@@ -292,9 +323,13 @@ impl Bans {
     }
 }
 
-/// Who decided.
+/// Who decided. What another process of this edge decides, it tells other edges itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Origin {
+pub(crate) enum Origin {
     Here,
     AnotherEdge,
+    /// The process that this one replaces.
+    Predecessor,
+    /// The process that replaces this one.
+    Successor,
 }

@@ -17,7 +17,7 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use super::{Bans, Change};
+use super::{Bans, Change, Origin};
 use crate::config::chain_of;
 
 /// What is missed by notifications is found this often.
@@ -240,7 +240,7 @@ async fn hear_all(client: &Client, bans: &Bans) -> Result<(), ShareError> {
 /// What this edge said itself comes back too, and changes nothing.
 fn hear(bans: &Bans, text: &str) {
     match serde_json::from_str(text) {
-        Ok(change) => bans.adopt(change),
+        Ok(change) => bans.adopt(change, Origin::AnotherEdge),
         Err(error) => debug!(%error, "another edge says something that this version does not understand"),
     }
 }

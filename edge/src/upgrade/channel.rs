@@ -15,7 +15,8 @@ use serde::de::DeserializeOwned;
 
 /// Linux takes no more with one message.
 const MAX_DESCRIPTORS: usize = 253;
-const MAX_LINE_BYTES: usize = 1 << 20;
+/// The last word holds every ban and what is remembered of offenders, some hundred bytes each.
+const MAX_LINE_BYTES: usize = 1 << 27;
 
 /// The two ends speak in turn, so a line never runs into the next.
 #[derive(Debug)]
@@ -27,6 +28,13 @@ impl Channel {
         stream.set_read_timeout(Some(within))?;
         stream.set_write_timeout(Some(within))?;
         Ok(Self(stream))
+    }
+
+    /// The way to the other side without turns, for when the last word is spoken.
+    pub(super) fn stream(&self) -> io::Result<tokio::net::UnixStream> {
+        let stream = self.0.try_clone()?;
+        stream.set_nonblocking(true)?;
+        tokio::net::UnixStream::from_std(stream)
     }
 
     pub(super) fn send(&self, message: &impl Serialize, descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {

@@ -7,8 +7,12 @@ use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio_util::sync::CancellationToken;
+
 use super::channel::Channel;
+use super::companion::share_bans;
 use super::{Go, Offer, Offered, Verdict};
+use crate::bans::{Bans, Origin};
 use crate::upstream::shard_process::Lifeline;
 
 /// The old process answers at once, or is gone.
@@ -34,15 +38,15 @@ impl Predecessor {
         Ok(listeners.into_iter().zip(descriptors).collect())
     }
 
-    /// Everything is prepared: takes the shards that run, by their address. From here on this process serves, also when
-    /// the old one died meanwhile.
-    pub(crate) async fn take_over(&self) -> HashMap<String, Lifeline> {
+    /// Everything is prepared: takes over the bans, and the shards that run, by their address. From here on this process
+    /// serves, also when the old one died meanwhile.
+    pub(crate) async fn take_over(&self, bans: &Bans) -> HashMap<String, Lifeline> {
         let channel = self.0.clone();
         let taken = tokio::task::spawn_blocking(move || {
             channel.send(&Verdict::Ready { version: env!("CARGO_PKG_VERSION").to_owned() }, &[])?;
             channel.receive::<Go>()
         });
-        let (Go { shards }, descriptors) = match taken.await {
+        let (Go { shards, kept }, descriptors) = match taken.await {
             Ok(Ok(taken)) => taken,
             Ok(Err(error)) => {
                 tracing::warn!(%error, "the old process is gone; starting the shards anew");
@@ -51,12 +55,22 @@ impl Predecessor {
             // The runtime is taken down.
             Err(_) => return HashMap::new(),
         };
+        bans.inherit(kept);
         let mut descriptors = descriptors.into_iter();
         let lifelines = shards.into_iter().map_while(|shard| {
             let (pipe, process) = (descriptors.next()?, descriptors.next()?);
             Some((shard.address, Lifeline { process_id: shard.process_id, pipe, process }))
         });
         lifelines.collect()
+    }
+
+    /// Hears of bans of the old process until it ends, and tells it of this one's.
+    pub(crate) async fn share_bans(self, bans: Arc<Bans>, stop: CancellationToken) {
+        let changes = bans.follow(Origin::Predecessor);
+        match self.0.stream() {
+            Ok(stream) => share_bans(stream, bans, Origin::Predecessor, changes, stop).await,
+            Err(error) => tracing::warn!(%error, "hears of no bans of the old process"),
+        }
     }
 
     /// Says why this process cannot serve.

@@ -5,16 +5,20 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tokio::process::{Child, Command};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
 use super::channel::Channel;
+use super::companion::share_bans;
 use super::{Go, Offer, Offered, RunningShard, Verdict};
+use crate::bans::{Bans, Origin};
 use crate::systemd;
 use crate::upstream::supervise::{Given, Supervised};
 
@@ -79,6 +83,10 @@ pub(crate) struct Successor {
     pub(crate) serving: CancellationToken,
     /// Cancelled before `serving` when another process serves.
     pub(crate) replaced: CancellationToken,
+    /// Handed over, and shared from then on, in one of `tasks` until `stop`.
+    pub(crate) bans: Arc<Bans>,
+    pub(crate) tasks: TaskTracker,
+    pub(crate) stop: CancellationToken,
     pub(crate) turn: tokio::sync::Mutex<()>,
 }
 
@@ -145,12 +153,12 @@ impl Successor {
             Err(_) => return Err(UpgradeError::Stopping),
         };
         let process_id = child.id().ok_or_else(|| UpgradeError::NotReady(io::ErrorKind::BrokenPipe.into()))?;
-        let shards = self.go(&channel).await.map_err(UpgradeError::NotReady)?;
+        let shards = self.go(channel).await.map_err(UpgradeError::NotReady)?;
         Ok(Upgraded { process_id, version, shards })
     }
 
-    /// Gives the shards away and lets the new process begin. Shards that did not get there stay ours.
-    async fn go(&self, channel: &Channel) -> io::Result<usize> {
+    /// Gives the shards and bans away and lets the new process begin. Shards that did not get there stay ours.
+    async fn go(&self, channel: Channel) -> io::Result<usize> {
         let mut given: Vec<Given> = Vec::new();
         let mut shards = Vec::new();
         for supervised in &self.supervised {
@@ -161,12 +169,26 @@ impl Successor {
             }
             given.push(one);
         }
-        let lifelines = given.iter().filter_map(|given| given.lifeline.as_ref());
-        let descriptors: Vec<_> = lifelines.flat_map(|one| [one.pipe.as_fd(), one.process.as_fd()]).collect();
         let count = shards.len();
-        // A few hundred bytes into an empty socket do not block.
-        channel.send(&Go { shards }, &descriptors)?;
+        // Before the list is made: whoever is banned meanwhile is in both.
+        let changes = self.bans.follow(Origin::Successor);
+        let go = Go { shards, kept: self.bans.kept() };
+        let sending = tokio::task::spawn_blocking(move || {
+            let lifelines = given.iter().filter_map(|given| given.lifeline.as_ref());
+            let descriptors: Vec<_> = lifelines.flat_map(|one| [one.pipe.as_fd(), one.process.as_fd()]).collect();
+            channel.send(&go, &descriptors)?;
+            Ok((given, channel.stream()))
+        });
+        let sent = sending.await.map_err(io::Error::other).flatten();
+        let (given, stream) = sent.inspect_err(|_| self.bans.part_from(Origin::Successor))?;
         given.into_iter().for_each(Given::confirm);
+        match stream {
+            Ok(stream) => {
+                let (bans, stop) = (self.bans.clone(), self.stop.clone());
+                self.tasks.spawn(share_bans(stream, bans, Origin::Successor, changes, stop));
+            }
+            Err(error) => warn!(%error, "the new process hears of no bans of this one"),
+        }
         Ok(count)
     }
 }

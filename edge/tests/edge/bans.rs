@@ -273,7 +273,7 @@ async fn shares(edge: &Edge, times: usize) {
 }
 
 /// Waits until connections of `client` are dropped, or are not.
-async fn dropped(edge: &Edge, client: &str, expected: bool) {
+pub(crate) async fn dropped(edge: &Edge, client: &str, expected: bool) {
     patiently("the ban or its end", async {
         while edge.drops(client).await != expected {
             tokio::task::yield_now().await;

@@ -6,10 +6,12 @@ use std::time::{Duration, Instant};
 use tokio::net::UnixDatagram;
 use tokio::sync::Notify;
 
+use crate::bans::dropped;
 use crate::client::request;
 use crate::double::Order;
 use crate::edge::{Edge, Options, patiently, signal_process};
 use crate::load::Load;
+use crate::policy::Policy;
 use crate::supervision::{gone, process_of, runs, supervised};
 
 /// A process that an edge has started to replace it; ends with the test.
@@ -53,13 +55,13 @@ async fn an_upgrade_under_load_fails_no_request_and_long_polls_end_by_themselves
     let second = upgrade(&edge).await;
     load.progress(300).await;
     assert_eq!(serving_process(&edge).await, u64::from(second.0));
-    gone(first.0).await;
     assert!(runs(edge.process.id().unwrap()), "the polls are still in the first process");
     until.notify_waiters();
     for poll in polls {
         assert_eq!(poll.await.unwrap().status, 200);
     }
     assert!(edge.ended().await.success());
+    gone(first.0).await;
     load.progress(300).await;
     load.stop().await;
     signal_process(second.0, "TERM");
@@ -197,4 +199,40 @@ async fn a_stop_cuts_the_end_of_an_upgrade_short() {
     assert!(began.elapsed() < Duration::from_secs(10), "it took {:?}", began.elapsed());
     assert!(poll.await.unwrap().is_err());
     assert_eq!(edge.ask("GET", "/_matrix/client/versions").await.status, 200);
+}
+
+/// Nothing keeps the bans here but the processes themselves.
+#[tokio::test]
+async fn old_and_new_processes_hear_of_each_others_bans() {
+    let policy = Policy::new(
+        "[jails.login]\nfeeds = [\"login-failed\"]\nmaxretry = 1\nfindtime_seconds = 600\nbantime_seconds = 600\n",
+    );
+    let mut edge = policy.edge("").await;
+    assert_eq!(edge.command(&["ban", "127.0.0.65"]).await.code, Some(0));
+    // Two requests that the first process still has when the third one serves.
+    let (guessed, polled) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let verdict = vec![("x-gatehouse-verdict", "login-failed @alice:localhost")];
+    edge.shard().order(Order::SayWhen(guessed.clone(), verdict, String::new()));
+    let mut guesser = edge.from("127.0.0.66").await;
+    let guess = tokio::spawn(async move { guesser.send(request("POST", "/_matrix/client/v3/login", "{}")).await });
+    patiently("the guess", edge.shard().taken.notified()).await;
+    edge.shard().order(Order::Wait(polled.clone()));
+    let mut poller = edge.from("127.0.0.67").await;
+    let poll = tokio::spawn(async move { poller.send(request("GET", "/_matrix/client/v3/sync", "")).await });
+    patiently("the long poll", edge.shard().taken.notified()).await;
+
+    let first = upgrade(&edge).await;
+    let _second = upgrade(&edge).await;
+    assert!(edge.drops("127.0.0.65").await, "it was banned before");
+    assert_eq!(edge.command(&["ban", "127.0.0.67"]).await.code, Some(0));
+    assert!(patiently("the cut of the long poll", poll).await.unwrap().is_err());
+    guessed.notify_one();
+    // Who is banned may miss the answer.
+    let _ = patiently("the verdict", guess).await;
+    dropped(&edge, "127.0.0.66", true).await;
+    assert!(edge.ended().await.success());
+    gone(first.0).await;
+    let bans = edge.command(&["bans", "--json"]).await.json();
+    assert_eq!(bans.as_array().unwrap().len(), 3, "{bans}");
+    polled.notify_one();
 }

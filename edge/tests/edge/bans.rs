@@ -10,9 +10,10 @@ use http::header::AUTHORIZATION;
 use tokio::io::AsyncWriteExt;
 use tokio::sync::Notify;
 
-use crate::client::{Connection, request, tcp_from};
+use crate::client::{Connection, request, tcp_from, try_tcp_from};
 use crate::double::Order;
 use crate::edge::{Edge, patiently};
+use crate::own_network::in_own_network;
 use crate::policy::{Policy, verdict_order};
 
 /// The jail of the issue: the fifth failed login bans.
@@ -368,6 +369,61 @@ async fn bans_are_elements_of_nftables_sets_for_their_time() {
     namespace.nft("flush set inet gatehouse banned4");
     let _edge = policy.edge(&admission).await;
     settled(&["127.0.0.66", "192.0.2.0/24"]).await;
+}
+
+/// From its first packet on, so that the edge never hears of it; and when the ban is lifted, the attempt goes through that
+/// was dropped until then.
+#[test]
+fn nftables_drops_what_comes_from_a_banned_address() {
+    in_own_network(async {
+        let nft = |arguments: &[&str]| {
+            let output = std::process::Command::new("nft").args(arguments).output().unwrap();
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+            String::from_utf8(output.stdout).unwrap()
+        };
+        nft(&["add table inet gatehouse; \
+               add set inet gatehouse banned4 { type ipv4_addr; flags interval, timeout; }; \
+               add set inet gatehouse banned6 { type ipv6_addr; flags interval, timeout; }; \
+               add counter inet gatehouse dropped; \
+               add chain inet gatehouse input { type filter hook input priority filter; }; \
+               add rule inet gatehouse input ip saddr @banned4 counter name dropped drop"]);
+        let dropped = || {
+            let listed = nft(&["-j", "list", "counter", "inet", "gatehouse", "dropped"]);
+            let listed: serde_json::Value = serde_json::from_str(&listed).unwrap();
+            let counters = listed["nftables"].as_array().unwrap();
+            counters.iter().find_map(|one| one["counter"]["packets"].as_u64()).unwrap()
+        };
+        let policy = Policy::new(LOGIN);
+        let sets = "[admission.nftables]\ntable = \"gatehouse\"\nipv4_set = \"banned4\"\nipv6_set = \"banned6\"\n";
+        let edge = policy.edge(sets).await;
+        assert_eq!(edge.ask_from("127.0.0.66", versions()).await.status, 200);
+        assert_eq!(edge.command(&["ban", "127.0.0.66"]).await.code, Some(0));
+        patiently("the packet filter", async {
+            while !nft(&["list", "set", "inet", "gatehouse", "banned4"]).contains("127.0.0.66") {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        })
+        .await;
+
+        let (before, address) = (dropped(), edge.https);
+        let attempt = tokio::spawn(async move { try_tcp_from("127.0.0.66", address).await });
+        patiently("a packet that is dropped", async {
+            while dropped() == before {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        })
+        .await;
+        assert!(!attempt.is_finished(), "nobody answered, not even with a reset");
+        assert_eq!(edge.ask_from("127.0.0.67", versions()).await.status, 200, "the neighbour noticed");
+        let metrics = edge.private("/metrics").await;
+        assert!(metrics.contains("gatehouse_edge_connections_banned_total{listener=\"https\"} 0\n"), "{metrics}");
+
+        assert_eq!(edge.command(&["unban", "127.0.0.66"]).await.code, Some(0));
+        // The kernel sends the first packet again and again, at growing distances.
+        let tcp = patiently("the attempt", attempt).await.unwrap().unwrap();
+        let mut connection = Connection::http1_over(tcp, &edge.ca).await.unwrap();
+        assert_eq!(connection.send(versions()).await.unwrap().status, 200);
+    });
 }
 
 /// What is in the clear is kept from banned clients too.

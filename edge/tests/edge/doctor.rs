@@ -7,6 +7,7 @@ use std::process::Stdio;
 use serde_json::Value;
 
 use crate::edge::{patiently, program, signal_process};
+use crate::own_network::{MATRIX, WEB, in_own_network};
 
 mod apis;
 mod authority;
@@ -14,13 +15,11 @@ mod certificates;
 mod documents;
 mod name_server;
 mod names;
-mod network;
 mod proxies;
 mod site;
 
 use authority::Authority;
 use name_server::NameServer;
-use network::{MATRIX, WEB, in_own_network};
 use site::{CLIENT_DOCUMENT, KEYS, Page, SERVER_DOCUMENT, Site, VERSION, VERSIONS, in_hours, key_document};
 
 /// A server `example.org` whose documents are at one place and whose APIs are at another. Nothing is wrong with it, until a

@@ -22,6 +22,7 @@ mod limits;
 mod load;
 mod nonsense;
 mod overload;
+mod own_network;
 mod paths;
 mod policy;
 mod pools;

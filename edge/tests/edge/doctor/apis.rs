@@ -4,8 +4,8 @@ use gatehouse_shared::clock::{Clock, SystemClock};
 
 use super::World;
 use super::authority::DAY;
-use super::network::{MATRIX, in_own_network};
 use super::site::{KEYS, Page, VERSION, in_hours, key_document, key_document_of};
+use crate::own_network::{MATRIX, in_own_network};
 
 #[test]
 fn keys_of_another_server() {

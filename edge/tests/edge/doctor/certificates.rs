@@ -4,7 +4,7 @@ use gatehouse_shared::clock::{Clock, SystemClock};
 
 use super::World;
 use super::authority::{Authority, DAY};
-use super::network::{MATRIX, in_own_network};
+use crate::own_network::{MATRIX, in_own_network};
 
 #[test]
 fn one_that_has_expired() {

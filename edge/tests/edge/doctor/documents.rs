@@ -1,8 +1,8 @@
 //! Well-known documents that mislead.
 
 use super::World;
-use super::network::in_own_network;
 use super::site::{CLIENT_DOCUMENT, Page, SERVER_DOCUMENT};
+use crate::own_network::in_own_network;
 
 #[test]
 fn a_document_for_servers_that_is_no_json() {

@@ -2,7 +2,7 @@
 
 use super::World;
 use super::name_server::NameServer;
-use super::network::in_own_network;
+use crate::own_network::in_own_network;
 
 #[test]
 fn a_name_server_that_is_not_there() {

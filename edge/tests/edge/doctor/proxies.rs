@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use tempfile::TempDir;
 
 use super::World;
-use super::network::{MATRIX, in_own_network};
+use crate::own_network::{MATRIX, in_own_network};
 
 /// A running nginx, which is stopped when this is dropped.
 struct Nginx {

@@ -3,14 +3,14 @@
 use std::process::Command;
 
 /// Addresses that lead to this machine in the network of a test.
-pub(super) const WEB: [&str; 2] = ["192.0.2.1", "2001:db8::1"];
-pub(super) const MATRIX: [&str; 2] = ["192.0.2.2", "2001:db8::2"];
+pub(crate) const WEB: [&str; 2] = ["192.0.2.1", "2001:db8::1"];
+pub(crate) const MATRIX: [&str; 2] = ["192.0.2.2", "2001:db8::2"];
 /// Says to the inner process that it is inside.
 const INSIDE: &str = "GATEHOUSE_TEST_OWN_NETWORK";
 
 /// Runs the calling test's `body` in a network namespace of its own: this program is started there again, for the same
 /// test alone. Without root it needs user namespaces.
-pub(super) fn in_own_network<F: Future<Output = ()>>(body: F) {
+pub(crate) fn in_own_network<F: Future<Output = ()>>(body: F) {
     if std::env::var_os(INSIDE).is_some() {
         tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap().block_on(body);
         return;

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use bytes::{BufMut, BytesMut};
+use bytes::{Buf, BufMut, BytesMut};
 use http::header::{
     CONNECTION, CONTENT_LENGTH, HOST, HeaderMap, HeaderName, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRAILER,
     TRANSFER_ENCODING, UPGRADE,
@@ -146,9 +146,11 @@ impl Writer {
     pub(crate) async fn send_some(&mut self) -> io::Result<()> {
         if !self.pending.is_empty() {
             self.is_flushed = false;
-            if self.io.write_buf(&mut self.pending).await? == 0 {
+            let written = self.io.write(&self.pending).await?;
+            if written == 0 {
                 return Err(io::ErrorKind::WriteZero.into());
             }
+            self.pending.advance(written);
         }
         if self.pending.is_empty() {
             self.io.flush().await?;

@@ -6,5 +6,6 @@ pub mod contract;
 pub mod limits;
 pub mod metrics;
 pub mod net;
+pub mod servers;
 pub mod shutdown;
 pub mod telemetry;

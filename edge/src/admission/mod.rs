@@ -21,7 +21,6 @@ pub(crate) mod rate_limit;
 pub(crate) mod request_class;
 pub(crate) mod request_shape;
 pub(crate) mod rules;
-mod server_names;
 
 use ban_table::BanTable;
 use connection_limit::LiveConnections;

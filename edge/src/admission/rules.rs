@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use gatehouse_shared::servers::ServerNames;
 use governor::Quota;
 use ipnet::IpNet;
 
@@ -10,7 +11,6 @@ use super::jail::Jail;
 use super::prefix_map::{PrefixMap, prefix_of};
 use super::rate_limit::quota;
 use super::request_class::RequestClass;
-use super::server_names::ServerNames;
 use crate::config::policy::{ConnectionPolicy, Policy};
 
 /// The quotas of one class; `None` where there is no limit.

@@ -4,19 +4,18 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use gatehouse_shared::config::{Checker, ConfigError, load_checked};
+use gatehouse_shared::servers::ServerPolicy;
 use serde::{Deserialize, Serialize};
 
 mod addresses;
 mod classes;
 mod connections;
 mod jails;
-mod servers;
 
 pub use addresses::AddressPolicy;
 pub use classes::{ClassPolicy, ClassesPolicy, Limit};
 pub use connections::ConnectionPolicy;
 pub use jails::{Counts, Feed, JailPolicy};
-pub use servers::ServerPolicy;
 
 /// Everything that a policy file holds. What is left out has the value that `conf/policy.toml` shows.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]

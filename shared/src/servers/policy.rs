@@ -1,7 +1,8 @@
 //! `[servers]`: which other servers may talk to this one.
 
-use gatehouse_shared::config::Checker;
 use serde::{Deserialize, Serialize};
+
+use crate::config::Checker;
 
 /// Which other servers may talk to this one. `*.example.org` stands for every name below `example.org`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -14,7 +15,8 @@ pub struct ServerPolicy {
 }
 
 impl ServerPolicy {
-    pub(super) fn check(&self, checker: &mut Checker<'_>) {
+    /// Rejects what is no pattern.
+    pub fn check(&self, checker: &mut Checker<'_>) {
         for (key, patterns) in [("servers.allow", &self.allow), ("servers.deny", &self.deny)] {
             for (index, pattern) in patterns.iter().enumerate() {
                 let name = pattern.strip_prefix("*.").unwrap_or(pattern);

@@ -2,21 +2,23 @@
 
 use std::collections::HashSet;
 
-use crate::config::policy::ServerPolicy;
+use super::ServerPolicy;
 
 /// Which other servers may talk to this one.
 #[derive(Debug, Default)]
-pub(crate) struct ServerNames {
+pub struct ServerNames {
     allow: NameSet,
     deny: NameSet,
 }
 
 impl ServerNames {
-    pub(crate) fn new(policy: &ServerPolicy) -> Self {
+    /// Ready to decide what the policy says.
+    pub fn new(policy: &ServerPolicy) -> Self {
         Self { allow: NameSet::new(&policy.allow), deny: NameSet::new(&policy.deny) }
     }
 
-    pub(crate) fn may_talk(&self, name: &str) -> bool {
+    /// Whether the server of this name may, however it is spelled.
+    pub fn may_talk(&self, name: &str) -> bool {
         if self.allow.is_empty() && self.deny.is_empty() {
             return true;
         }

@@ -100,6 +100,8 @@ impl Jails {
         for jail in hearing {
             let offender = match jail.policy.counts {
                 Counts::Server => offence.server.as_deref().map(Offender::server),
+                // What a verified server did is not laid at the door of an address that many servers may share.
+                Counts::Address if offence.server.is_some() => None,
                 Counts::Address if jail.ignore.contains(offence.client) => None,
                 Counts::Address => prefix.map(Offender::Prefix),
             };

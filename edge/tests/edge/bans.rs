@@ -121,7 +121,9 @@ async fn plain_errors_ban_nobody() {
 
 #[tokio::test]
 async fn a_server_is_judged_by_what_it_signed() {
+    // The second one would ban the address first, if it heard of it.
     let jail = "[jails.server]\nfeeds = [\"rate-limited\"]\ncounts = \"server\"\nmaxretry = 3\nfindtime_seconds = 60\n\
+                bantime_seconds = 60\n[jails.greedy]\nfeeds = [\"rate-limited\"]\nmaxretry = 2\nfindtime_seconds = 60\n\
                 bantime_seconds = 60\n";
     let policy = Policy::new(jail);
     let edge = policy.edge("").await;

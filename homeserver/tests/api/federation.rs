@@ -1,6 +1,7 @@
 //! What every server may ask, and what is refused to those who do not say who they are. Two servers that share rooms are
 //! tested in `src/federation/tests.rs`.
 
+use gatehouse_shared::contract::Verdict;
 use ruma::{
     CanonicalJsonObject,
     serde::Base64,
@@ -8,12 +9,16 @@ use ruma::{
 };
 use serde_json::{Value, json};
 
-use crate::harness::{BEGINNING, Engine, SERVER_NAME, Server};
+use crate::{
+    harness::{BEGINNING, Engine, SERVER_NAME, Server},
+    peer::Peer,
+};
 
 on_both_engines!(
     keys_are_published_and_signed_by_themselves,
     an_openid_token_names_its_user_to_other_servers,
     who_does_not_sign_learns_nothing,
+    whose_signature_was_right_is_told_to_the_edge,
 );
 
 async fn keys_are_published_and_signed_by_themselves(engine: Engine) {
@@ -87,4 +92,44 @@ async fn who_does_not_sign_learns_nothing(engine: Engine) {
     let forged = r#"X-Matrix origin="example.org",destination="example.org",key="ed25519:1",sig="dGVzdA""#;
     let reply = send().header("authorization", forged).json(json!({ "pdus": [] })).await;
     assert_eq!(reply.verdict().unwrap().to_string(), "bad-signature example.org");
+}
+
+async fn whose_signature_was_right_is_told_to_the_edge(engine: Engine) {
+    let peer = Peer::start().await;
+    let server = Server::start_with(engine, |config| peer.permit(config)).await;
+    server.register("alice").await;
+    let get = async |target: &str| {
+        let signature = peer.signature("GET", target, None);
+        server.get(target).header("authorization", &signature).await
+    };
+    let send = async |txn_id: &str, body: &Value| {
+        let target = format!("/_matrix/federation/v1/send/{txn_id}");
+        let signature = peer.signature("PUT", &target, Some(body));
+        server.put(&target).header("authorization", &signature).json(body.clone()).await
+    };
+    let transaction = |pdus: Vec<Value>| json!({ "origin": peer.name, "origin_server_ts": BEGINNING, "pdus": pdus });
+
+    // What is answered, what is refused, and what cannot even be read.
+    let known = get("/_matrix/federation/v1/query/profile?user_id=@alice:example.org").await;
+    assert_eq!((known.status.as_u16(), known.origin()), (200, Some(peer.name.as_str())));
+    let unknown = get("/_matrix/federation/v1/query/profile?user_id=@nobody:example.org").await;
+    assert_eq!((unknown.status.as_u16(), unknown.origin()), (404, Some(peer.name.as_str())));
+    let unreadable = get("/_matrix/federation/v1/query/profile?user_id=nobody").await;
+    assert_eq!((unreadable.status.as_u16(), unreadable.origin()), (400, Some(peer.name.as_str())));
+    let sent = send("1", &transaction(Vec::new())).await;
+    assert_eq!((sent.status.as_u16(), sent.origin(), sent.verdict()), (200, Some(peer.name.as_str()), None));
+
+    // A limit of the shard's own: the verdict is about the server.
+    let event = json!({ "room_id": "!room:example.org", "type": "m.room.message" });
+    let refused = send("2", &transaction(vec![event; 51])).await;
+    assert_eq!((refused.status.as_u16(), refused.origin()), (413, Some(peer.name.as_str())));
+    assert_eq!(refused.verdict(), Some(Verdict::RateLimited("transaction".to_owned())));
+
+    // A claim is no proof.
+    let target = "/_matrix/federation/v1/query/profile?user_id=@alice:example.org";
+    let other = peer.signature("GET", "/_matrix/federation/v1/version", None);
+    let wrong = server.get(target).header("authorization", &other).await;
+    assert_eq!((wrong.status.as_u16(), wrong.origin()), (401, None));
+    assert_eq!(wrong.verdict(), Some(Verdict::BadSignature(peer.name.to_string())));
+    assert_eq!(server.get(target).await.origin(), None);
 }

@@ -273,6 +273,11 @@ impl Reply {
         Verdict::parse(self.headers.get(contract::VERDICT)?.to_str().ok()?)
     }
 
+    /// The server whose signature the shard says it found right.
+    pub(crate) fn origin(&self) -> Option<&str> {
+        self.headers.get(contract::ORIGIN)?.to_str().ok()
+    }
+
     /// The session of an answer that asks for user-interactive authentication.
     #[track_caller]
     pub(crate) fn uia_session(&self) -> String {

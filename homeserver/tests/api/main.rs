@@ -13,5 +13,6 @@ mod federation;
 mod gate;
 mod layers;
 mod process;
+mod peer;
 mod rooms;
 mod spec_coverage;

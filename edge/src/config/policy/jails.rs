@@ -57,7 +57,7 @@ impl Feed {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Counts {
-    /// The client's prefix.
+    /// The client's prefix; what a verified server did is not counted.
     #[default]
     Address,
     /// The server whose signature the shard found right; what cannot be laid at a server's door is not counted.
@@ -132,10 +132,7 @@ pub(super) fn built_in() -> BTreeMap<String, JailPolicy> {
         ("token", JailPolicy { distinct: true, ..jail(&[Feed::BadToken], 30, 10 * MINUTE, 10 * MINUTE) }),
         ("registration", jail(&[Feed::RegistrationRefused], 20, HOUR, HOUR)),
         ("signature", jail(&[Feed::BadSignature], 50, 10 * MINUTE, 10 * MINUTE)),
-        (
-            "server",
-            JailPolicy { counts: Counts::Server, ..jail(&[Feed::RateLimited], 1_000, 10 * MINUTE, 10 * MINUTE) },
-        ),
+        ("server", JailPolicy { counts: Counts::Server, ..jail(&[Feed::RateLimited], 100, 10 * MINUTE, 10 * MINUTE) }),
         ("protocol", jail(&[Feed::TlsGarbage, Feed::Smuggling], 30, 10 * MINUTE, HOUR)),
         ("slow", jail(&[Feed::SlowHeader, Feed::SlowBody], 200, 10 * MINUTE, 10 * MINUTE)),
         ("repeat", JailPolicy { increment_factor: 1.0, ..jail(&[Feed::Banned], 5, DAY, 7 * DAY) }),

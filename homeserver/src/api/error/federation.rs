@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use gatehouse_shared::contract::Verdict;
 use http::StatusCode;
 
 use super::ApiError;
@@ -74,7 +75,9 @@ impl From<ReceiveError> for ApiError {
 impl From<TransactionError> for ApiError {
     fn from(error: TransactionError) -> Self {
         match error {
-            TransactionError::TooLarge => Self::too_large(error.to_string()),
+            TransactionError::TooLarge => {
+                Self::too_large(error.to_string()).with_verdict(Verdict::RateLimited("transaction".to_owned()))
+            }
             TransactionError::Ours(error) => error.into(),
             TransactionError::Commit(error) => error.into(),
             TransactionError::Db(error) => error.into(),

@@ -2,6 +2,7 @@
 
 use std::io;
 
+use gatehouse_shared::contract::Verdict;
 use http::StatusCode;
 
 use super::ApiError;
@@ -38,7 +39,8 @@ impl From<ReserveError> for ApiError {
                 StatusCode::TOO_MANY_REQUESTS,
                 "M_LIMIT_EXCEEDED",
                 "Too many media ids wait for their upload; upload to some of them first",
-            ),
+            )
+            .with_verdict(Verdict::RateLimited("media-reservations".to_owned())),
             ReserveError::Db(error) => error.into(),
         }
     }

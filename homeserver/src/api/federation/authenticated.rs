@@ -1,8 +1,17 @@
 //! The extractors of requests that another server signed: without them no handler learns who asks.
 
-use axum::extract::{FromRef, FromRequest, Request};
-use gatehouse_shared::{contract::Verdict, limits::MAX_FEDERATION_JSON_BYTES};
-use http::StatusCode;
+use std::sync::{Arc, OnceLock};
+
+use axum::{
+    extract::{FromRef, FromRequest, Request},
+    middleware::Next,
+    response::Response,
+};
+use gatehouse_shared::{
+    contract::{ORIGIN, Verdict},
+    limits::MAX_FEDERATION_JSON_BYTES,
+};
+use http::{HeaderValue, StatusCode};
 use ruma::{OwnedServerName, api::IncomingRequest};
 
 use crate::{
@@ -27,6 +36,23 @@ pub struct SignedRequest {
     pub path_args: Vec<String>,
 }
 
+/// Where the extractor leaves whose signature it found right, for the answer.
+#[derive(Clone, Default)]
+struct Proven(Arc<OnceLock<OwnedServerName>>);
+
+/// Tells the edge whose signature was right, whatever became of the request afterwards.
+pub(super) async fn name_origin(mut request: Request, next: Next) -> Response {
+    let proven = Proven::default();
+    request.extensions_mut().insert(proven.clone());
+    let mut response = next.run(request).await;
+    if let Some(origin) = proven.0.get()
+        && let Ok(value) = HeaderValue::from_str(origin.as_str())
+    {
+        response.headers_mut().insert(ORIGIN, value);
+    }
+    response
+}
+
 impl<S> FromRequest<S> for SignedRequest
 where
     S: Send + Sync,
@@ -35,9 +61,14 @@ where
     type Rejection = ApiError;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
+        let proven = request.extensions().get::<Proven>().cloned();
         let limit = usize::try_from(MAX_FEDERATION_JSON_BYTES).unwrap_or(usize::MAX);
         let (request, path_args) = collect(request, state, limit).await?;
         let origin = Federation::from_ref(state).authenticate(&request).await?;
+        if let Some(Proven(place)) = proven {
+            // A request is authenticated once.
+            let _ = place.set(origin.clone());
+        }
         Ok(Self { origin, request, path_args })
     }
 }

@@ -18,7 +18,7 @@ mod user_devices;
 mod user_keys;
 mod version;
 
-use axum::{Router, extract::FromRef};
+use axum::{Router, extract::FromRef, middleware};
 
 pub use self::authenticated::{FederationOrigin, SignedRequest};
 use super::ApiState;
@@ -33,6 +33,7 @@ pub(super) fn routes() -> Router<ApiState> {
         .merge(query::routes())
         .merge(user_devices::routes())
         .merge(user_keys::routes())
+        .layer(middleware::from_fn(authenticated::name_origin))
 }
 
 /// The routes that rooms are shared through; they need nothing but [`Federation`].

@@ -1,5 +1,6 @@
 use std::{io::Cursor, time::Duration};
 
+use gatehouse_shared::contract::Verdict;
 use image::{DynamicImage, ImageFormat, RgbImage};
 use serde_json::json;
 
@@ -168,7 +169,9 @@ async fn a_reserved_id_is_filled_once(engine: Engine) {
     for _ in 0..16 {
         server.post("/_matrix/media/v1/create").by(&alice).await.ok();
     }
-    server.post("/_matrix/media/v1/create").by(&alice).await.error(429, "M_LIMIT_EXCEEDED");
+    let refused = server.post("/_matrix/media/v1/create").by(&alice).await;
+    assert_eq!(refused.verdict(), Some(Verdict::RateLimited("media-reservations".to_owned())));
+    refused.error(429, "M_LIMIT_EXCEEDED");
     server.clock.advance(Duration::from_secs(24 * 60 * 60));
     server.post("/_matrix/media/v1/create").by(&alice).await.ok();
 }

@@ -15,6 +15,7 @@ use crate::access_log::{AccessLog, AccessLogError, Destination};
 use crate::config::{self, EdgeConfig, chain_of};
 use crate::live::{Current, Live, LiveError};
 use crate::supply::{Supply, SupplyError};
+use crate::upstream::supervise::Supervised;
 
 /// What takes effect with the next start or upgrade only: sections or single keys.
 const FIXED: [&str; 15] = [
@@ -74,6 +75,8 @@ pub(crate) struct Reloader {
     pub(crate) live: Current,
     pub(crate) supply: Supply,
     pub(crate) access_log: Arc<AccessLog>,
+    /// The shards that are told to read again what is theirs of it.
+    pub(crate) supervised: Vec<Supervised>,
     /// One at a time, so that an older configuration never replaces a newer one.
     pub(crate) turn: tokio::sync::Mutex<()>,
 }
@@ -102,6 +105,7 @@ impl Reloader {
         let certificates = self.supply.apply(certificates);
         self.live.store(Arc::new(live));
         self.access_log.replace(access_log);
+        self.supervised.iter().for_each(Supervised::reload);
         let needs_upgrade = fixed_changes(&self.started_with, &config);
         Ok(Reloaded { certificates, needs_upgrade })
     }

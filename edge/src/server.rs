@@ -183,16 +183,17 @@ pub async fn run(
     let older = predecessor.map(|older| background.spawn(older.share_bans(bans.clone(), stop_background.clone())));
     let serving = stop.child_token();
     let replaced = CancellationToken::new();
+    let supervised = start_shards(&config, &pool, supervisor, running, &metrics, &background, &stop_background);
     let reloader = Arc::new(Reloader {
         file: config_file,
         started_with: config.clone(),
         live: live.clone(),
         supply: supply.clone(),
         access_log: access_log.log.clone(),
+        supervised: supervised.clone(),
         turn: tokio::sync::Mutex::default(),
     });
     background.spawn(reloader.clone().on_hangup(hangup, stop_background.clone()));
-    let supervised = start_shards(&config, &pool, supervisor, running, &metrics, &background, &stop_background);
     let successor = Successor {
         invocation,
         sockets: Mutex::new(binder.finish()),

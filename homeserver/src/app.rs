@@ -10,7 +10,12 @@ use std::{
 };
 
 use axum::Router;
-use gatehouse_shared::{clock::Clock, contract::ClusterSecret};
+use gatehouse_shared::{
+    clock::Clock,
+    config::ConfigError,
+    contract::ClusterSecret,
+    servers::{ServerNames, ServerPolicy},
+};
 use prometheus_client::registry::Registry;
 use ruma::RoomId;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -46,6 +51,9 @@ pub struct App {
     router: Router,
     registry: Arc<Registry>,
     draining: Draining,
+    /// The file that says which servers are called, and who has to know.
+    policy: Option<PathBuf>,
+    client: FederationClient,
     tasks: TaskTracker,
     /// Ends the background tasks.
     stop: CancellationToken,
@@ -64,6 +72,8 @@ pub enum StartError {
     NoSecret,
     #[error("the cluster secret must have at least {} bytes", ClusterSecret::MIN_BYTES)]
     ShortSecret,
+    #[error("the policy cannot be used (federation.policy)")]
+    Policy(#[from] ConfigError),
     #[error("the media folder {} cannot be used", path.display())]
     MediaFolder { path: PathBuf, source: io::Error },
     #[error("the database cannot be used")]
@@ -104,6 +114,9 @@ impl App {
         let key = SigningKey::open(&config.signing_key(), config.server_name.clone(), &remote_config)?;
         let destinations = Destinations::new(db.clone(), clock.clone());
         let client = FederationClient::new(&remote_config, key.clone(), destinations, clock.clone())?;
+        if let Some(path) = &config.federation.policy {
+            client.set_servers(ServerNames::new(&ServerPolicy::load(path)?));
+        }
         let key_ring =
             KeyRing::new(db.clone(), client.clone(), key.clone(), remote_config.trusted_key_servers, clock.clone());
 
@@ -160,7 +173,7 @@ impl App {
             db: db.clone(),
             names: names.clone(),
             stream: stream.clone(),
-            client,
+            client: client.clone(),
             e2ee: e2ee.clone(),
             federation: federation.clone(),
             server_name: config.server_name.clone(),
@@ -211,7 +224,19 @@ impl App {
             turn,
         };
         let router = api::router(state, gate);
-        Ok(Self { router, registry: Arc::new(registry), draining, tasks, stop, _lock: lock })
+        let policy = config.federation.policy.clone();
+        Ok(Self { router, registry: Arc::new(registry), draining, policy, client, tasks, stop, _lock: lock })
+    }
+
+    /// Reads the policy's lists of servers again and uses them from now on.
+    ///
+    /// # Errors
+    /// When they cannot be read or hold mistakes; then the ones before hold.
+    pub fn reload(&self) -> Result<(), ConfigError> {
+        if let Some(path) = &self.policy {
+            self.client.set_servers(ServerNames::new(&ServerPolicy::load(path)?));
+        }
+        Ok(())
     }
 
     /// Everything that is served.

@@ -20,6 +20,10 @@ use gatehouse_shared::{
     telemetry::{self, TelemetryError},
 };
 use serde_json::json;
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::Notify,
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -43,7 +47,7 @@ pub struct Command {
 
 #[derive(Debug, Subcommand)]
 enum Action {
-    /// Runs the shard until SIGTERM or SIGINT
+    /// Runs the shard until SIGTERM or SIGINT; SIGHUP reads the policy's lists of servers again
     Run(Run),
     /// Checks a configuration and names the file, line and key of every mistake
     Check(Check),
@@ -154,7 +158,11 @@ impl Run {
 
     async fn serve(self, config: Config) -> Result<ExitCode, CommandError> {
         let signals = shutdown::on_signals()?;
-        let abandoned = if self.supervised { end_of_stdin()? } else { CancellationToken::new() };
+        let mut hangup = signal(SignalKind::hangup())?;
+        let (abandoned, told) = (CancellationToken::new(), Arc::new(Notify::new()));
+        if self.supervised {
+            listen_to_stdin(abandoned.clone(), told.clone())?;
+        }
         let addresses: Vec<&ListenAddr> = config.listen.addresses.iter().chain(&self.listen).collect();
         if addresses.is_empty() {
             return Err(CommandError::NoAddress);
@@ -169,13 +177,21 @@ impl Run {
         serve_metrics(&config, &app).await;
         let closing = CancellationToken::new();
         let served = tokio::spawn(server::serve(listeners, app.router(), closing.clone()));
-        tokio::select! {
-            () = signals.cancelled() => {
-                app.draining().begin();
-                tokio::time::sleep(NOTICE).await;
+        loop {
+            tokio::select! {
+                () = signals.cancelled() => {
+                    app.draining().begin();
+                    tokio::time::sleep(NOTICE).await;
+                    break;
+                }
+                // Whoever started us has stopped sending requests, or is gone.
+                () = abandoned.cancelled() => {
+                    app.draining().begin();
+                    break;
+                }
+                _ = hangup.recv() => reload(&app),
+                () = told.notified() => reload(&app),
             }
-            // Whoever started us has stopped sending requests, or is gone.
-            () = abandoned.cancelled() => app.draining().begin(),
         }
         closing.cancel();
         if let Err(error) = served.await {
@@ -187,18 +203,25 @@ impl Run {
     }
 }
 
-/// A token that is cancelled when the standard input ends.
-fn end_of_stdin() -> io::Result<CancellationToken> {
-    let token = CancellationToken::new();
-    let ended = token.clone();
+fn reload(app: &App) {
+    match app.reload() {
+        Ok(()) => tracing::info!("the lists of servers were read again"),
+        Err(error) => tracing::error!(error = with_sources(&error), "the lists of servers stay as they were"),
+    }
+}
+
+/// Cancels `ended` when the standard input ends; whatever comes before is the edge's word to read again what can be.
+fn listen_to_stdin(ended: CancellationToken, told: Arc<Notify>) -> io::Result<()> {
     std::thread::Builder::new().name("stdin".to_owned()).spawn(move || {
         let mut buffer = [0; 512];
         let mut stdin = io::stdin().lock();
         // An error means that there is nobody at the other end either.
-        while stdin.read(&mut buffer).is_ok_and(|read| read > 0) {}
+        while stdin.read(&mut buffer).is_ok_and(|read| read > 0) {
+            told.notify_one();
+        }
         ended.cancel();
     })?;
-    Ok(token)
+    Ok(())
 }
 
 /// Shards that share one configuration want the same address; the first one has it, and the others go on without.

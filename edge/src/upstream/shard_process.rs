@@ -69,6 +69,20 @@ impl ShardProcess {
         }
     }
 
+    /// Writes a byte into the pipe, which a shard takes as the word to read its lists of servers again. A pipe that is
+    /// full holds that word already.
+    pub(crate) fn ask_to_reload(&self) -> io::Result<()> {
+        let written = match self {
+            Self::Started { pipe: Some(pipe), .. } => rustix::io::write(pipe, b"\n"),
+            Self::TakenOver { pipe: Some(pipe), .. } => rustix::io::write(pipe, b"\n"),
+            Self::Started { pipe: None, .. } | Self::TakenOver { pipe: None, .. } => Ok(0),
+        };
+        match written {
+            Err(error) if error != rustix::io::Errno::AGAIN => Err(error.into()),
+            _ => Ok(()),
+        }
+    }
+
     /// Lets go of the pipe, which a shard takes as the word to stop.
     pub(crate) fn ask_to_stop(&mut self) {
         match self {

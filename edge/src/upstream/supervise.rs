@@ -38,6 +38,8 @@ const DRAIN: Duration = Duration::from_secs(2);
 pub(crate) enum Order {
     /// Stop it in order, and start it again.
     Restart(oneshot::Sender<()>),
+    /// Tell it to read its lists of servers again.
+    Reload,
     /// Let another edge have it without stopping it.
     GiveAway(oneshot::Sender<Given>),
 }
@@ -83,6 +85,13 @@ impl Supervised {
             Some(())
         };
         matches!(tokio::time::timeout(within, restarted).await, Ok(Some(())))
+    }
+
+    /// Tells the shard to read its lists of servers again, without waiting until it has.
+    pub(crate) fn reload(&self) {
+        // An order that waits already makes this one needless: the shard is told the same, or starts anew, or is given to
+        // an edge that tells it. So does an end of its supervisor.
+        let _ = self.orders.try_send(Order::Reload);
     }
 
     /// The shard, for another edge; `None` when nobody supervises it any more.
@@ -184,6 +193,8 @@ impl Supervisor {
                     tokio::select! {
                         () = stop.cancelled() => return,
                         order = orders.recv() => match order {
+                            // A process that starts reads everything.
+                            Some(Order::Reload) => {}
                             // There is nothing to stop.
                             Some(Order::Restart(done)) => drop(done.send(())),
                             Some(Order::GiveAway(to)) => {
@@ -245,6 +256,7 @@ impl Supervisor {
                         return End::GivenAway;
                     }
                 }
+                Some(Order::Reload) => tell_to_reload(&process, shard),
                 Some(Order::Restart(done)) => {
                     shard.begin_draining();
                     // What it does not finish by then it finishes while it stops.
@@ -282,6 +294,12 @@ impl Supervisor {
     }
 }
 
+fn tell_to_reload(process: &ShardProcess, shard: &Shard) {
+    if let Err(error) = process.ask_to_reload() {
+        error!(shard = %shard.address(), %error, "cannot tell the shard to read its lists of servers again");
+    }
+}
+
 /// Whether another edge has the shard now.
 async fn give_away(lifeline: Option<Lifeline>, to: oneshot::Sender<Given>) -> bool {
     let (taken, confirmed) = oneshot::channel();
@@ -295,6 +313,8 @@ fn take_over(lifeline: Lifeline, shard: &Shard) -> Option<ShardProcess> {
     match ShardProcess::take_over(lifeline) {
         Ok(process) => {
             info!(shard = %shard.address(), process.id = process_id, "took the shard over");
+            // This edge has just read its own policy.
+            tell_to_reload(&process, shard);
             Some(process)
         }
         Err(error) => {

@@ -20,6 +20,9 @@ use crate::edge::{Edge, Options, patiently, signal_process};
 
 const ARGUMENTS: &str = "GATEHOUSE_TEST_SHARD_ARGUMENTS";
 
+/// How often the supervised process was told to read again what can be.
+static TOLD: AtomicUsize = AtomicUsize::new(0);
+
 /// Not a test: what the supervised process does. The edge starts this very program through a script.
 #[tokio::test]
 #[ignore = "the supervised process of the other tests"]
@@ -41,7 +44,9 @@ async fn be_a_shard() {
                     // Long enough that a kill finds requests in flight.
                     tokio::time::sleep(Duration::from_millis(5)).await;
                     let target = request.uri().to_string();
-                    let body = serde_json::json!({ "process": std::process::id(), "target": target }).to_string();
+                    let told = TOLD.load(Ordering::SeqCst);
+                    let body = serde_json::json!({ "process": std::process::id(), "target": target, "told": told });
+                    let body = body.to_string();
                     Ok::<_, std::convert::Infallible>(Response::new(Full::new(Bytes::from(body))))
                 };
                 let _ = hyper::server::conn::http1::Builder::new()
@@ -50,7 +55,11 @@ async fn be_a_shard() {
             });
         }
     };
-    let stdin_closes = tokio::task::spawn_blocking(|| std::io::stdin().read(&mut [0]));
+    let stdin_closes = tokio::task::spawn_blocking(|| {
+        while std::io::stdin().read(&mut [0]).is_ok_and(|read| read > 0) {
+            TOLD.fetch_add(1, Ordering::SeqCst);
+        }
+    });
     tokio::select! {
         () = served => {}
         _ = stdin_closes => {}
@@ -95,6 +104,20 @@ pub(crate) async fn gone(process: u32) {
         }
     })
     .await;
+}
+
+#[tokio::test]
+async fn a_reload_reaches_the_shards_and_restarts_none() {
+    let edge = supervised(1).await;
+    let process = process_of(&edge, "/_matrix/client/v3/sync").await;
+    assert_eq!(edge.command(&["reload"]).await.code, Some(0));
+    patiently("the word", async {
+        while edge.ask("GET", "/_matrix/client/v3/sync").await.json()["told"] != 1 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await;
+    assert_eq!(process_of(&edge, "/_matrix/client/v3/sync").await, process);
 }
 
 #[tokio::test]

@@ -2,7 +2,10 @@
 
 use std::{collections::BTreeMap, path::PathBuf};
 
-use gatehouse_shared::config::Checker;
+use gatehouse_shared::{
+    config::{Checker, ConfigError},
+    servers::ServerPolicy,
+};
 use ipnet::IpNet;
 use ruma::OwnedServerName;
 use serde::{Deserialize, Serialize};
@@ -13,6 +16,10 @@ use serde::{Deserialize, Serialize};
 pub struct FederationConfig {
     /// Whether other servers are called and answered at all.
     pub enabled: bool,
+    /// The admission policy, whose table `[servers]` says which servers are called; the edge refuses by the same table.
+    /// Left out: all are.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub policy: Option<PathBuf>,
     /// The file with the key that signs this server's events and requests, one line as Synapse writes it; made when it
     /// is not there. Left out: `signing.key` in the data folder.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -42,6 +49,7 @@ impl Default for FederationConfig {
     fn default() -> Self {
         Self {
             enabled: true,
+            policy: None,
             signing_key: None,
             old_signing_keys: BTreeMap::new(),
             ca_file: None,
@@ -57,6 +65,15 @@ impl FederationConfig {
             && let Err(error) = std::fs::metadata(path)
         {
             checker.reject("federation.ca_file", format_args!("cannot read {}: {error}", path.display()));
+        }
+        if let Some(path) = &self.policy
+            && let Err(error) = ServerPolicy::load(path)
+        {
+            let reason = match &error {
+                ConfigError::Read { source, .. } => format!(": {source}"),
+                ConfigError::Mistakes { .. } => String::new(),
+            };
+            checker.reject("federation.policy", format_args!("{error}{reason}"));
         }
     }
 }

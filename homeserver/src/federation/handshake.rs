@@ -86,7 +86,7 @@ impl Federation {
         {
             return Ok(RemoteJoin::WeAreInTheRoom);
         }
-        let mut failure = HandshakeError::NoServer;
+        let mut failure = self.without_candidates(via);
         for server in self.candidates(via) {
             match self.join_through(server, user_id, room_id, &content).await {
                 Ok(()) => return Ok(RemoteJoin::Joined),
@@ -140,7 +140,7 @@ impl Federation {
         via: &[OwnedServerName],
         content: CanonicalJsonObject,
     ) -> Result<(), HandshakeError> {
-        let mut failure = HandshakeError::NoServer;
+        let mut failure = self.without_candidates(via);
         for server in self.candidates(via) {
             match self.knock_through(server, user_id, room_id, &content).await {
                 Ok((pdu, state)) => {
@@ -153,10 +153,19 @@ impl Federation {
         Err(failure)
     }
 
-    fn candidates<'a>(&self, via: &'a [OwnedServerName]) -> impl Iterator<Item = &'a OwnedServerName> {
+    fn candidates<'a>(&'a self, via: &'a [OwnedServerName]) -> impl Iterator<Item = &'a OwnedServerName> {
         let us = self.server_name().to_owned();
         let mut seen = std::collections::BTreeSet::new();
-        via.iter().filter(move |server| **server != us && seen.insert((*server).clone())).take(MAX_SERVERS)
+        let others = via.iter().filter(move |server| **server != us && seen.insert((*server).clone()));
+        others.filter(|server| self.parts.client.may_call(server)).take(MAX_SERVERS)
+    }
+
+    /// What to tell when nobody can be asked: whether it is us who do not want to.
+    fn without_candidates(&self, via: &[OwnedServerName]) -> HandshakeError {
+        match via.iter().find(|server| !self.parts.client.may_call(server)) {
+            Some(denied) => HandshakeError::Request(RequestError::Denied(denied.clone())),
+            None => HandshakeError::NoServer,
+        }
     }
 
     async fn join_through(

@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use axum::extract::Request;
-use gatehouse_shared::clock::{Clock, SystemClock};
+use gatehouse_shared::{
+    clock::{Clock, SystemClock},
+    servers::{ServerNames, ServerPolicy},
+};
 use ruma::{OwnedUserId, UserId, api::client::room::create_room::v3::RoomPreset, user_id};
 use serde_json::json;
 use tokio::net::TcpListener;
@@ -314,6 +317,45 @@ async fn what_waits_is_sent_after_a_restart_of_the_sender() {
     }
     here.start_sender();
     expect_heard(&there, &room, &alice, &bodies).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_waits_for_a_server_that_is_denied_and_it_catches_up_once_it_is_not() {
+    let authority = TestAuthority::new();
+    let (here, there) = tokio::join!(Node::start(&authority), Node::start(&authority));
+    let (alice, bob) = (here.user("alice").await, there.user("bob").await);
+    let room = here.room(&alice, RoomVersion::V11).await;
+    there.membership.join(&bob, &room, std::slice::from_ref(&here.name), None).await.unwrap();
+    let waiting = async || {
+        let row = here.db.query_one("SELECT COUNT(*) FROM outbox", crate::params![]).await.unwrap();
+        row.get::<i64>(0).unwrap()
+    };
+    // Some wait already when the server is denied, and some come later.
+    there.is_up.send_replace(false);
+    let missed = numbered("missed", 20);
+    for body in &missed[..10] {
+        here.say(&room, &alice, body).await;
+    }
+    eventually("events wait", async || waiting().await >= 10).await;
+    let deny = |names: &[&OwnedServerName]| {
+        let deny = names.iter().map(ToString::to_string).collect();
+        here.federation.parts.client.set_servers(ServerNames::new(&ServerPolicy { allow: Vec::new(), deny }));
+    };
+    deny(&[&there.name]);
+    there.is_up.send_replace(true);
+    eventually("nothing waits", async || waiting().await == 0).await;
+    for body in &missed[10..] {
+        here.say(&room, &alice, body).await;
+    }
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert_eq!(waiting().await, 0);
+    assert!(there.heard(&room, &alice).await.is_empty());
+
+    deny(&[]);
+    here.say(&room, &alice, "welcome back").await;
+    let mut all = missed;
+    all.push("welcome back".to_owned());
+    expect_heard(&there, &room, &alice, &all).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

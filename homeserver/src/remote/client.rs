@@ -9,9 +9,9 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
-use gatehouse_shared::clock::Clock;
+use gatehouse_shared::{clock::Clock, servers::ServerNames};
 use http::{StatusCode, header};
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use ruma::{
     OwnedServerName, ServerName,
@@ -74,7 +74,7 @@ pub enum Blame {
     Peer,
     /// The other server cannot be reached now; later may be better.
     Unreachable,
-    /// A bug of ours.
+    /// A bug of ours, or what our operator decided.
     Ours,
 }
 
@@ -96,6 +96,9 @@ pub enum RequestError {
     Nonsense(#[source] Box<dyn std::error::Error + Send + Sync>),
     #[error("federation is switched off")]
     Disabled,
+    /// By the lists of the operator's policy.
+    #[error("this server has nothing to do with {0}")]
+    Denied(OwnedServerName),
     #[error("this server asked itself")]
     Ourselves,
     #[error("the request could not be made")]
@@ -109,7 +112,7 @@ impl RequestError {
             Self::BackingOff(_) | Self::NotFound(_) | Self::NoAnswer(_) => Blame::Unreachable,
             Self::Refused { status, .. } if status.is_server_error() => Blame::Unreachable,
             Self::Refused { .. } | Self::TooLong(_) | Self::Nonsense(_) => Blame::Peer,
-            Self::Disabled | Self::Ourselves | Self::Unmakeable(_) => Blame::Ours,
+            Self::Disabled | Self::Denied(_) | Self::Ourselves | Self::Unmakeable(_) => Blame::Ours,
         }
     }
 
@@ -153,6 +156,7 @@ pub struct FederationClient {
 
 struct Shared {
     is_enabled: bool,
+    servers: RwLock<ServerNames>,
     key: SigningKey,
     discovery: Discovery,
     destinations: Destinations,
@@ -187,15 +191,31 @@ impl FederationClient {
         let dns = Dns::new(&config.name_servers, config.allowed_private_addresses.clone())
             .map_err(|error| ClientError::Dns(error.into()))?;
         let discovery = Discovery::new(dns, tls.clone(), clock).map_err(ClientError::Http)?;
-        let connections = Mutex::default();
-        Ok(Self {
-            shared: Arc::new(Shared { is_enabled: config.is_enabled, key, discovery, destinations, tls, connections }),
-        })
+        let shared = Shared {
+            is_enabled: config.is_enabled,
+            servers: RwLock::default(),
+            key,
+            discovery,
+            destinations,
+            tls,
+            connections: Mutex::default(),
+        };
+        Ok(Self { shared: Arc::new(shared) })
     }
 
     /// Whether other servers are called at all.
     pub fn is_enabled(&self) -> bool {
         self.shared.is_enabled
+    }
+
+    /// Replaces the lists of the servers that are called; at first, all are. What is under way goes on.
+    pub fn set_servers(&self, servers: ServerNames) {
+        *self.shared.servers.write() = servers;
+    }
+
+    /// Whether the operator's policy lets us call this server.
+    pub fn may_call(&self, server_name: &ServerName) -> bool {
+        self.shared.servers.read().may_talk(server_name.as_str())
     }
 
     /// The memory of dead servers that this client writes.
@@ -303,6 +323,9 @@ impl FederationClient {
         }
         if destination == self.shared.key.server_name() {
             return Err(RequestError::Ourselves);
+        }
+        if !self.may_call(destination) {
+            return Err(RequestError::Denied(destination.to_owned()));
         }
         let destinations = &self.shared.destinations;
         if patience == Patience::Brief && destinations.is_backing_off(destination).await {

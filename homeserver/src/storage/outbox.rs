@@ -67,6 +67,11 @@ pub(crate) fn delete_all_but_newest(destination: &ServerName, count: usize) -> S
     )
 }
 
+/// Forgets everything for a server.
+pub(crate) fn delete_all(destination: &ServerName) -> Stmt {
+    Stmt::new("DELETE FROM outbox WHERE destination = $1", params![destination.as_str()])
+}
+
 /// The servers for which something waits.
 pub(crate) async fn list_destinations(db: &Db) -> Result<Vec<OwnedServerName>, DbError> {
     let rows = db.query("SELECT DISTINCT destination FROM outbox", params![]).await?;

@@ -177,6 +177,11 @@ pub fn delete_outgoing(destination: &str, edu_nids: &[i64]) -> Stmt {
     Stmt::new(sql, params![destination, json_list(edu_nids)])
 }
 
+/// Removes all messages for a server.
+pub fn delete_all_outgoing(destination: &str) -> Stmt {
+    Stmt::new("DELETE FROM to_device_outbox WHERE destination = $1", params![destination])
+}
+
 /// The servers that something waits for.
 ///
 /// # Errors

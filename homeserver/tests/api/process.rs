@@ -129,6 +129,43 @@ fn a_user_is_made_beside_a_running_shard_and_every_end_is_orderly() {
 }
 
 #[test]
+fn lists_of_servers_are_read_again_on_the_edges_word_and_on_sighup() {
+    let place = Place::new();
+    let policy = place.folder.path().join("policy.toml");
+    let deny = |name: &str| fs::write(&policy, format!("[servers]\ndeny = [{name:?}]\n")).unwrap();
+    deny("127.0.0.1");
+    let mut config = fs::read_to_string(&place.config).unwrap();
+    config += &format!("[federation]\npolicy = {policy:?}\n");
+    fs::write(&place.config, config).unwrap();
+    let socket = place.socket("shard.sock");
+    let mut shard = place.run(&socket);
+    // Nobody is there in any case, but only of a denied server that is not even tried.
+    let is_denied = || {
+        let answer = ask(&socket, "GET", "/_matrix/client/v3/profile/@bob:127.0.0.1:1", &json!({}));
+        assert!(answer.starts_with("HTTP/1.1 403") || answer.starts_with("HTTP/1.1 502"), "{answer}");
+        answer.starts_with("HTTP/1.1 403")
+    };
+    assert!(is_denied());
+    deny("other.test");
+    assert!(is_denied());
+    let mut pipe = shard.stdin.take().unwrap();
+    pipe.write_all(b"\n").unwrap();
+    until("the mended list", || (!is_denied()).then_some(()));
+    deny("127.0.0.1");
+    let signalled = Command::new("kill").args(["-HUP", &shard.id().to_string()]).status().unwrap();
+    assert!(signalled.success());
+    until("the list before", || is_denied().then_some(()));
+    drop(pipe);
+    assert!(end(&mut shard).success());
+    // A shard that cannot know whom it may call does not start, and `check` says why.
+    fs::write(&policy, "[servers]\ndeny = [\"*\"]\n").unwrap();
+    let refused = place.run(&socket).wait_with_output().unwrap();
+    assert!(!refused.status.success());
+    let message = String::from_utf8(refused.stderr).unwrap();
+    assert!(message.contains("federation.policy") && message.contains("policy.toml:2"), "{message}");
+}
+
+#[test]
 fn check_names_file_line_and_key_of_every_mistake() {
     let place = Place::new();
     let check =

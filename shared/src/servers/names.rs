@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use super::ServerPolicy;
 
-/// Which other servers may talk to this one.
+/// Which other servers may talk to this one, and are talked to.
 #[derive(Debug, Default)]
 pub struct ServerNames {
     allow: NameSet,
@@ -17,7 +17,7 @@ impl ServerNames {
         Self { allow: NameSet::new(&policy.allow), deny: NameSet::new(&policy.deny) }
     }
 
-    /// Whether the server of this name may, however it is spelled.
+    /// Whether the server of this name may, however the name is spelled.
     pub fn may_talk(&self, name: &str) -> bool {
         if self.allow.is_empty() && self.deny.is_empty() {
             return true;
@@ -51,9 +51,11 @@ impl NameSet {
         self.exact.is_empty() && self.below.is_empty()
     }
 
-    /// `name` is in lower case. A port belongs to the name; one below a domain counts with any port.
+    /// `name` is in lower case. A port belongs to the name; one below a domain counts with any port. A dot at the end of
+    /// a host means the same host.
     fn contains(&self, name: &str) -> bool {
         let host = if name.starts_with('[') { name } else { name.split(':').next().unwrap_or(name) };
+        let host = host.strip_suffix('.').unwrap_or(host);
         let mut parents = host.match_indices('.').filter_map(|(dot, _)| host.get(dot + 1..));
         self.exact.contains(name) || self.exact.contains(host) || parents.any(|parent| self.below.contains(parent))
     }
@@ -71,7 +73,14 @@ mod tests {
     #[test]
     fn a_denied_server_is_denied_however_it_spells_itself() {
         let names = names(&[], &["evil.example", "*.spam.example"]);
-        for name in ["evil.example", "EVIL.example", "evil.example:8448", "a.spam.example", "b.a.spam.example:1"] {
+        for name in [
+            "evil.example",
+            "EVIL.example",
+            "evil.example:8448",
+            "evil.example.",
+            "a.spam.example",
+            "b.a.spam.example.:1",
+        ] {
             assert!(!names.may_talk(name), "{name}");
         }
         for name in ["good.example", "notevil.example", "spam.example", "a.evil.example", "[::1]:8448"] {

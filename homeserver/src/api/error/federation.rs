@@ -138,6 +138,7 @@ impl From<RequestError> for ApiError {
                 Self::new(status, &errcode, message)
             }
             RequestError::Disabled => Self::forbidden("This server does not federate"),
+            RequestError::Denied(server) => Self::forbidden(format!("This server has nothing to do with {server}")),
             RequestError::Ourselves | RequestError::Unmakeable(_) => Self::internal(),
             other => bad_gateway(other.to_string()),
         }

@@ -6,7 +6,10 @@ use gatehouse_shared::contract::Verdict;
 use http::StatusCode;
 
 use super::ApiError;
-use crate::media::{DownloadError, FetchError, ReserveError, ThumbnailError, UploadError, UploadToError};
+use crate::{
+    media::{DownloadError, FetchError, ReserveError, ThumbnailError, UploadError, UploadToError},
+    remote::RequestError,
+};
 
 impl From<UploadError> for ApiError {
     fn from(error: UploadError) -> Self {
@@ -60,6 +63,7 @@ impl From<DownloadError> for ApiError {
                 "M_TOO_LARGE",
                 format!("The media are larger than {max} bytes, which is what this server takes from others"),
             ),
+            DownloadError::Fetch(FetchError::Request(error @ RequestError::Denied(_))) => error.into(),
             DownloadError::Fetch(error) => {
                 tracing::debug!(error = &error as &dyn std::error::Error, "media of another server did not come");
                 Self::new(StatusCode::BAD_GATEWAY, "M_UNKNOWN", "The server that has these media did not give them")

@@ -95,6 +95,11 @@ impl Destination {
         let mut transaction: Option<Transaction> = None;
         let mut refusals = 0;
         while !stop.is_cancelled() {
+            if !self.parts.client.may_call(&self.name) {
+                transaction = None;
+                self.drop_all(&stop).await;
+                continue;
+            }
             let rest = self.parts.client.destinations().rest(&self.name).await;
             if !rest.is_zero() {
                 self.shared.passing.lock().clear();
@@ -148,6 +153,21 @@ impl Destination {
         let bound = outbox::delete_all_but_newest(&self.name, OUTBOX_KEPT);
         if let Err(error) = self.parts.db.write(vec![bound]).await {
             tracing::debug!(error = &error as &dyn std::error::Error, server = %self.name, "cannot bound the outbox");
+        }
+    }
+
+    /// What waits for a server that the operator denied goes, and no more is sent. Were the server allowed again, it
+    /// would fetch from us what it misses, as after a long absence.
+    async fn drop_all(&self, stop: &CancellationToken) {
+        self.shared.passing.lock().clear();
+        let all = vec![outbox::delete_all(&self.name), to_device::delete_all_outgoing(self.name.as_str())];
+        if let Err(error) = self.parts.db.write(all).await {
+            tracing::warn!(error = &error as &dyn std::error::Error, server = %self.name, "cannot clear the outbox");
+            return self.pause(PAUSE, stop).await;
+        }
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = self.shared.wake.notified() => {}
         }
     }
 

@@ -11,6 +11,7 @@ use serde_json::{Value, json, value::RawValue};
 
 use super::{LEASED_FOR, Mailboxes, SenderParts, millis};
 use crate::{
+    remote::FederationClient,
     rules::{
         membership::{Membership, target_of},
         pdu::Pdu,
@@ -57,15 +58,23 @@ pub(super) struct Follower {
 }
 
 /// What a look found.
-#[derive(Default)]
 struct Found {
+    client: FederationClient,
     rows: Vec<Stmt>,
     woken: BTreeSet<OwnedServerName>,
     passing: Vec<(OwnedServerName, String, Box<RawValue>)>,
 }
 
 impl Found {
+    fn new(client: FederationClient) -> Self {
+        Self { client, rows: Vec::new(), woken: BTreeSet::new(), passing: Vec::new() }
+    }
+
+    /// Nothing is queued for a server that the operator denied.
     fn queue(&mut self, destination: &ServerName, item: &Item) {
+        if !self.client.may_call(destination) {
+            return;
+        }
         self.rows.push(outbox::insert(destination, item));
         self.woken.insert(destination.to_owned());
     }
@@ -158,7 +167,7 @@ impl Follower {
     }
 
     async fn look(&mut self, entries: &[LogEntry], upto: &Positions) -> Result<Found, DbError> {
-        let mut found = Found::default();
+        let mut found = Found::new(self.parts.client.clone());
         let changes = || entries.iter().flat_map(|entry| entry.changes.iter());
         let changed: HashSet<i64> = changes()
             .filter_map(|change| match change {
@@ -400,5 +409,6 @@ fn edu_of(edu_type: &str, content: &Value) -> String {
 
 fn pass(found: &mut Found, servers: &Servers, key: &str, edu_type: &str, content: &Value) {
     let edu = RawValue::from_string(edu_of(edu_type, content)).expect("what was just written as JSON is JSON");
-    found.passing.extend(servers.iter().map(|server| (server.clone(), key.to_owned(), edu.clone())));
+    let called = servers.iter().filter(|server| found.client.may_call(server));
+    found.passing.extend(called.map(|server| (server.clone(), key.to_owned(), edu.clone())));
 }

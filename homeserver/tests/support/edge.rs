@@ -220,6 +220,9 @@ name = "{name}"
 base_url = "{base_url}"
 federation_address = "{name}"
 
+[control]
+socket = "{folder}/control.sock"
+
 [listen]
 https = ["127.0.0.1:{https}"]
 federation = ["127.0.0.1:{federation}"]

@@ -59,7 +59,7 @@ async fn clients_are_told_to_come_again_while_the_database_is_away() {
         for _ in 0..3 {
             all_are_told_to_come_again(&alice, &room_id).await;
         }
-        deployment.kill_shard(1);
+        deployment.kill_shard(1).await;
         all_are_told_to_come_again(&alice, &room_id).await;
         postgres.resume();
         let path = message_path(&room_id, "txn");

@@ -138,7 +138,7 @@ async fn kill_shard(deployment: &Deployment, shard: u16) {
     while deployment.shard_pid(shard).is_none() {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    deployment.kill_shard(shard);
+    deployment.kill_shard(shard).await;
 }
 
 /// Does something to the database while the clients go on.

@@ -33,7 +33,7 @@ async fn every_acknowledged_event_is_there_after_a_shard_on_sqlite_was_killed() 
         Load { clients: 8, rooms: 8, members: 4, messages: 1_000, blows: vec![Blow::kill(300, 1), Blow::kill(700, 1)] };
     let outcome = load.run(&deployment).await;
     outcome.check_order_and_completeness().await;
-    deployment.kill_shard(1);
+    deployment.kill_shard(1).await;
     deployment.restart();
     outcome.check_order_and_completeness().await;
 }

@@ -118,13 +118,13 @@ impl Deployment {
         })
     }
 
-    /// Kills the shard with this number, counted from 1, by SIGKILL; the edge starts it again.
+    /// Kills the shard with this number, counted from 1, by SIGKILL, and waits until it is gone; the edge starts it again.
     ///
     /// # Panics
     /// When it does not run.
-    pub fn kill_shard(&self, number: u16) {
+    pub async fn kill_shard(&self, number: u16) {
         let pid = self.shard_pid(number).unwrap_or_else(|| panic!("shard {number} does not run\n{}", self.log()));
-        keeper::kill(pid);
+        keeper::kill_and_wait(pid).await;
     }
 
     /// Stops the edge and its shards as an operator does, and waits until they have ended.

@@ -10,6 +10,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use tempfile::TempDir;
 
 const KEEPER: &str = r#"
@@ -82,6 +84,19 @@ impl Drop for Kept {
 /// Kills a process, or a group by its negative number, at once.
 pub fn kill(pid: u32) {
     signal("KILL", &pid.to_string());
+}
+
+/// Kills a process by SIGKILL, and waits until it is gone with all that it had open.
+///
+/// # Panics
+/// When it does not run.
+pub async fn kill_and_wait(pid: u32) {
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).expect("a process id");
+    let process = pidfd_open(pid, PidfdFlags::empty()).expect("the process runs");
+    pidfd_send_signal(&process, Signal::KILL).expect("the process may be killed");
+    // It becomes readable when the process has ended.
+    let gone = move || poll(&mut [PollFd::new(&process, PollFlags::IN)], None);
+    tokio::task::spawn_blocking(gone).await.expect("a thread can wait").expect("a process can be waited for");
 }
 
 /// A temporary folder that is removed even when the test process is killed.

@@ -41,9 +41,15 @@ impl std::fmt::Debug for Link {
 }
 
 impl Link {
-    fn new(read: impl AsyncRead + Send + Unpin + 'static, write: impl AsyncWrite + Send + Unpin + 'static) -> Self {
+    /// `resets_tell` says that the kernel resets the connection for one reason alone: the shard closed it, or died, and had
+    /// not read all that was sent.
+    fn new(
+        read: impl AsyncRead + Send + Unpin + 'static,
+        write: impl AsyncWrite + Send + Unpin + 'static,
+        resets_tell: bool,
+    ) -> Self {
         Self {
-            reader: Reader::new(Box::new(read)),
+            reader: Reader::new(Box::new(read), resets_tell),
             writer: Writer::new(Box::new(write)),
             is_reused: false,
             generation: 0,
@@ -69,17 +75,17 @@ impl Link {
         match (address, tls) {
             (ListenAddr::Unix(path), _) => {
                 let (read, write) = UnixStream::connect(path).await?.into_split();
-                Ok(Self::new(read, write))
+                Ok(Self::new(read, write, true))
             }
             (ListenAddr::Tcp(address), None) => {
                 let tcp = TcpStream::connect(address).await?;
                 tcp.set_nodelay(true)?;
                 let (read, write) = tcp.into_split();
-                Ok(Self::new(read, write))
+                Ok(Self::new(read, write, false))
             }
             (ListenAddr::Tcp(address), Some(tls)) => {
                 let (read, write) = tokio::io::split(tls.connect(address).await?);
-                Ok(Self::new(read, write))
+                Ok(Self::new(read, write, false))
             }
         }
     }
@@ -110,7 +116,7 @@ mod tests {
     fn linked() -> (Link, DuplexStream) {
         let (ours, theirs) = duplex(64 * 1024);
         let (read, write) = tokio::io::split(ours);
-        (Link::new(read, write), theirs)
+        (Link::new(read, write, false), theirs)
     }
 
     #[tokio::test]
@@ -122,6 +128,28 @@ mod tests {
         let (mut link, shard) = linked();
         drop(shard);
         assert!(!link.is_silent().await);
+    }
+
+    #[tokio::test]
+    async fn a_local_shard_that_dies_over_a_request_it_had_not_read_says_so() {
+        for (is_read, kind) in [(false, ErrorType::WriteError), (true, ErrorType::ConnectionClosed)] {
+            let (ours, mut theirs) = UnixStream::pair().unwrap();
+            let (read, write) = ours.into_split();
+            let mut link = Link::new(read, write, true);
+            let headers = http::HeaderMap::new();
+            link.writer.begin(
+                &Head { method: "POST", target: "/x", host: "h", headers: &headers, vouched: "" },
+                Length::Known(2),
+            );
+            link.writer.body(b"{}").unwrap();
+            link.writer.end().unwrap();
+            link.writer.send_some().await.unwrap();
+            let mut request = [0; "POST /x HTTP/1.1\r\nhost: h\r\ncontent-length: 2\r\n\r\n{}".len()];
+            let unread = usize::from(!is_read);
+            theirs.read_exact(&mut request[unread..]).await.unwrap();
+            drop(theirs);
+            assert_eq!(*link.reader.head(false).await.unwrap_err().etype(), kind);
+        }
     }
 
     #[tokio::test]

@@ -1,5 +1,6 @@
 //! Reads answers of a shard.
 
+use std::io;
 use std::mem::MaybeUninit;
 
 use bytes::{Buf, Bytes, BytesMut};
@@ -27,6 +28,7 @@ pub(crate) struct Reader {
     /// Whether the shard keeps the connection after this answer.
     is_kept: bool,
     answers: u64,
+    resets_tell: bool,
 }
 
 /// What is still to come of an answer.
@@ -46,8 +48,8 @@ enum Body {
 }
 
 impl Reader {
-    pub(super) fn new(io: Box<dyn AsyncRead + Send + Unpin>) -> Self {
-        Self { io, input: BytesMut::new(), body: Body::Nothing, is_kept: true, answers: 0 }
+    pub(super) fn new(io: Box<dyn AsyncRead + Send + Unpin>, resets_tell: bool) -> Self {
+        Self { io, input: BytesMut::new(), body: Body::Nothing, is_kept: true, answers: 0, resets_tell }
     }
 
     pub(super) fn io(&mut self) -> &mut (dyn AsyncRead + Send + Unpin) {
@@ -59,7 +61,7 @@ impl Reader {
     ///
     /// # Errors
     /// `ConnectionClosed` when the shard went away without a word, `ReadError` when it did so within the head,
-    /// `InvalidHTTPHeader` when what it says is no answer.
+    /// `WriteError` when it is known not to have read the whole request, `InvalidHTTPHeader` when what it says is no answer.
     pub(crate) async fn head(&mut self, to_head: bool) -> Result<ResponseHeader> {
         loop {
             if let Some((header, bytes)) = self.parse(to_head)? {
@@ -73,7 +75,15 @@ impl Reader {
                 return Error::e_explain(ErrorType::InvalidHTTPHeader, "the head is too long").map_err(Error::into_up);
             }
             let within = !self.input.is_empty();
-            if self.fill(FIRST_READ).await? == 0 {
+            self.input.reserve(FIRST_READ);
+            let read = match self.io.read_buf(&mut self.input).await {
+                Err(error) if self.resets_tell && !within && error.kind() == io::ErrorKind::ConnectionReset => {
+                    return Error::e_because(ErrorType::WriteError, "the shard had not read the request", error)
+                        .map_err(Error::into_up);
+                }
+                read => read.or_err(ErrorType::ReadError, "reading a shard's answer").map_err(Error::into_up)?,
+            };
+            if read == 0 {
                 let kind = if within { ErrorType::ReadError } else { ErrorType::ConnectionClosed };
                 return Error::e_explain(kind, "the shard closed the connection").map_err(Error::into_up);
             }
@@ -293,7 +303,7 @@ mod tests {
             // A reader that has read enough goes away.
             let _ = theirs.write_all(&answer).await;
         });
-        let mut reader = Reader::new(Box::new(ours));
+        let mut reader = Reader::new(Box::new(ours), false);
         let header = reader.head(to_head).await?;
         let mut body = Vec::new();
         while let Some(piece) = reader.body().await? {

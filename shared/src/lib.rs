@@ -3,6 +3,7 @@
 pub mod clock;
 pub mod config;
 pub mod contract;
+pub mod hex;
 pub mod limits;
 pub mod metrics;
 pub mod net;

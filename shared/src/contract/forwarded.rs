@@ -10,6 +10,7 @@ use http::{Method, Uri};
 use sha2::Sha256;
 
 use crate::config::Secret;
+use crate::hex::Hex;
 
 /// Every header of the contract begins with this; the edge removes all of them from what comes from outside.
 pub const HEADER_PREFIX: &str = "x-gatehouse-";
@@ -107,18 +108,17 @@ pub struct Signed<'a> {
 
 /// A MAC in lower-case hex.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub struct HexMac([u8; MAC_BYTES * 2]);
+pub struct HexMac(Hex<{ MAC_BYTES * 2 }>);
 
 impl HexMac {
     /// The digits, ready to become a header's value.
     pub fn as_bytes(&self) -> &[u8] {
-        &self.0
+        self.0.as_bytes()
     }
 
     /// The digits as text.
     pub fn as_str(&self) -> &str {
-        // Hex digits are ASCII, so this never falls back.
-        std::str::from_utf8(&self.0).unwrap_or_default()
+        self.0.as_str()
     }
 }
 
@@ -131,13 +131,7 @@ impl fmt::Debug for HexMac {
 impl Signed<'_> {
     /// The MAC for [`MAC`].
     pub fn sign(&self, secret: &ClusterSecret) -> HexMac {
-        const DIGITS: &[u8; 16] = b"0123456789abcdef";
-        let bytes = self.feed(secret).finalize().into_bytes();
-        let mut hex = [0; MAC_BYTES * 2];
-        for (pair, byte) in hex.chunks_exact_mut(2).zip(bytes) {
-            pair.copy_from_slice(&[DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]);
-        }
-        HexMac(hex)
+        HexMac(Hex::of(&self.feed(secret).finalize().into_bytes()))
     }
 
     /// Length before each field, so that no two requests feed the same bytes.

@@ -10,6 +10,7 @@ use tracing::Span;
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 
 use crate::contract::TRACEPARENT;
+use crate::hex::Hex;
 
 /// Which trace a request belongs to, and under which span.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,6 +64,18 @@ impl TraceParent {
         Self::parse(value.to_str().ok()?)
     }
 
+    /// The header's value.
+    pub fn text(self) -> String {
+        let trace_id = Hex::<32>::of(&self.trace_id.get().to_be_bytes());
+        let span_id = Hex::<16>::of(&self.span_id.get().to_be_bytes());
+        let flags = if self.sampled { "-01" } else { "-00" };
+        let mut text = String::with_capacity(LENGTH);
+        for part in ["00-", trace_id.as_str(), "-", span_id.as_str(), flags] {
+            text.push_str(part);
+        }
+        text
+    }
+
     /// Sets `traceparent` among `headers`.
     pub fn inject(self, headers: &mut HeaderMap) {
         if let Ok(value) = HeaderValue::from_str(&self.to_string()) {
@@ -103,7 +116,7 @@ impl TraceParent {
 
 impl fmt::Display for TraceParent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "00-{:032x}-{:016x}-{:02x}", self.trace_id, self.span_id, u8::from(self.sampled))
+        f.write_str(&self.text())
     }
 }
 

@@ -1,9 +1,11 @@
 //! What is known of one request while it is answered.
 
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use gatehouse_shared::hex::Hex;
 use tokio::time::Instant;
 use tracing::Span;
 
@@ -19,6 +21,26 @@ use crate::upstream::shard::{Passage, Shard, Work};
 /// A request that a shard's death interrupts is tried this many times in all: twice is bad luck, thrice is its fault.
 const MAX_INTERRUPTIONS: u32 = 3;
 
+/// What both sides log a request under; nothing for what was not admitted.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct RequestId(Option<Hex<16>>);
+
+impl RequestId {
+    pub(crate) fn of(number: u64) -> Self {
+        Self(Some(Hex::of(&number.to_be_bytes())))
+    }
+
+    pub(crate) fn as_str(&self) -> &str {
+        self.0.as_ref().map_or("", Hex::as_str)
+    }
+}
+
+impl fmt::Display for RequestId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
 /// One request and its answer.
 #[derive(Debug)]
 pub(crate) struct Exchange {
@@ -29,7 +51,7 @@ pub(crate) struct Exchange {
     /// The host that the client named, as it did.
     pub(crate) host: String,
     pub(crate) class: RequestClass,
-    pub(crate) request_id: String,
+    pub(crate) request_id: RequestId,
     /// Places the request among the shards.
     pub(crate) key: u64,
     /// How many bytes of body are allowed, and how many this attempt has passed on.
@@ -77,7 +99,7 @@ impl Exchange {
             client: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
             host: String::new(),
             class: RequestClass::Other,
-            request_id: String::new(),
+            request_id: RequestId::default(),
             key: 0,
             body_limit: 0,
             body_passed: 0,

@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use http::{HeaderName, HeaderValue, StatusCode};
 use pingora_error::Result;
-use pingora_http::{RequestHeader, ResponseHeader};
+use pingora_http::RequestHeader;
 use serde_json::Value;
 
+use crate::answer_head::AnswerHead;
 use crate::config::{CompressionConfig, EdgeConfig, RouteConfig, SecurityHeadersConfig, ServerConfig};
 use crate::content::answer_cache::Lifetimes;
 use crate::content::compression::Compression;
@@ -141,11 +142,11 @@ impl HeaderEdits {
         self.set.iter().try_for_each(|(name, value)| request.insert_header(name.clone(), value.clone()))
     }
 
-    pub(crate) fn edit_response(&self, response: &mut ResponseHeader) -> Result<()> {
+    pub(crate) fn edit_answer(&self, answer: &mut AnswerHead) {
         for name in &self.remove {
-            response.remove_header(name);
+            answer.headers.remove(name);
         }
-        self.set.iter().try_for_each(|(name, value)| response.insert_header(name.clone(), value.clone()))
+        answer.headers.extend(self.set.iter().cloned());
     }
 }
 

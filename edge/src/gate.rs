@@ -2,14 +2,14 @@
 
 use gatehouse_shared::contract::{ORIGIN, Verdict};
 use http::header::AUTHORIZATION;
-use pingora_http::{RequestHeader, ResponseHeader};
-use pingora_proxy::Session;
+use pingora_http::RequestHeader;
 
 use crate::admission::jail::Offence;
 use crate::admission::{Asking, Refused};
+use crate::answer_head::AnswerHead;
 use crate::config::policy::Feed;
+use crate::conversation::Conversation;
 use crate::exchange::Exchange;
-use crate::listener::client_io::ConnectionEnd;
 use crate::pace::Awaited;
 use crate::proxy::Proxy;
 use crate::routing::route_table::{access_token, x_matrix_origin};
@@ -35,16 +35,15 @@ impl Proxy {
     }
 
     /// A shard is there to take the body: from now on the client has to send it.
-    pub(crate) fn await_body(&self, session: &mut Session, exchange: &mut Exchange) {
-        if !session.is_body_done() {
-            exchange.rests();
-        }
-        let Some(pace) = exchange.live.pace.filter(|_| exchange.awaited.is_none() && !session.is_body_done()) else {
+    pub(crate) fn await_body(&self, client: &mut impl Conversation, exchange: &mut Exchange) {
+        if client.is_body_done() {
             return;
-        };
-        // HTTP/1.1 has a limit on the wait for the next bytes; a stream of HTTP/2 has none, and shares its connection.
-        let end = if session.is_http2() { session.digest().and_then(ConnectionEnd::of) } else { None };
-        exchange.awaited = Some(Awaited::new(pace, end));
+        }
+        exchange.rests();
+        if let Some(pace) = exchange.live.pace.filter(|_| exchange.awaited.is_none()) {
+            // HTTP/1.1 has a limit on the wait for the next bytes; a stream of HTTP/2 has none, and shares its connection.
+            exchange.awaited = Some(Awaited::new(pace, client.shared_connection()));
+        }
     }
 
     /// Whether the body still comes fast enough, with so many more bytes and perhaps its end.
@@ -63,9 +62,8 @@ impl Proxy {
     }
 
     /// Counts a verdict of the shard, and has the jails hear it.
-    pub(crate) fn heed(&self, verdict: &Verdict, session: &Session, response: &ResponseHeader, exchange: &Exchange) {
+    pub(crate) fn heed(&self, verdict: &Verdict, request: &RequestHeader, response: &AnswerHead, exchange: &Exchange) {
         self.metrics.verdict(verdict);
-        let request = session.req_header();
         let token = || access_token(authorization(request), request.uri.query());
         let (feed, mark) = match verdict {
             Verdict::LoginFailed(_) => (Feed::LoginFailed, None),

@@ -7,22 +7,29 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::workers;
+
 const TICK: Duration = Duration::from_millis(50);
 /// As many ticks as are late in a row before that counts: one late tick is a machine that was suspended, or a neighbour.
 const TICKS: usize = 8;
 
-/// The lag of the runtime, as last measured.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct LoopLag(Arc<AtomicU64>);
+/// The lag of each worker, as last measured.
+#[derive(Debug, Clone)]
+pub(crate) struct LoopLag(Arc<[AtomicU64]>);
 
 impl LoopLag {
-    /// The least of the newest delays.
-    pub(crate) fn now(&self) -> Duration {
-        Duration::from_millis(self.0.load(Ordering::Relaxed))
+    pub(crate) fn new() -> Self {
+        Self((0..workers::count()).map(|_| AtomicU64::new(0)).collect())
     }
 
-    /// Measures until `stop`.
+    /// The least of the newest delays of this worker.
+    pub(crate) fn now(&self) -> Duration {
+        Duration::from_millis(self.0.get(workers::index()).map_or(0, |lag| lag.load(Ordering::Relaxed)))
+    }
+
+    /// Measures this worker until `stop`.
     pub(crate) async fn measure(self, stop: CancellationToken) {
+        let Some(lag) = self.0.get(workers::index()) else { return };
         let mut delays = [Duration::ZERO; TICKS];
         for at in (0..TICKS).cycle() {
             let due = Instant::now() + TICK;
@@ -34,7 +41,7 @@ impl LoopLag {
                 *delay = due.elapsed();
             }
             let least = delays.iter().min().copied().unwrap_or_default();
-            self.0.store(u64::try_from(least.as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
+            lag.store(u64::try_from(least.as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
         }
     }
 }

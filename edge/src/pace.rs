@@ -8,6 +8,7 @@ use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::config::policy::ConnectionPolicy;
+use crate::ending::Ending;
 
 /// The longest part of an answer that is written at once.
 const LONGEST_WRITE_BYTES: u64 = 64 * 1024;
@@ -50,7 +51,7 @@ pub(crate) struct Awaited {
 impl Awaited {
     /// From now on. A client that sends too little is found out with its next bytes. Where it might send none at all and
     /// nothing else would notice (HTTP/2), `end` is cancelled in its time.
-    pub(crate) fn new(pace: Pace, end: Option<CancellationToken>) -> Self {
+    pub(crate) fn new(pace: Pace, end: Option<Ending>) -> Self {
         let (since, received) = (Instant::now(), Arc::new(AtomicU64::new(0)));
         let watch = end.map(|end| {
             let awaited = CancellationToken::new();
@@ -68,17 +69,11 @@ impl Awaited {
 }
 
 /// Cancels `end` when the body falls behind, unless it is no longer awaited.
-async fn watch(
-    pace: Pace,
-    since: Instant,
-    received: Arc<AtomicU64>,
-    awaited: CancellationToken,
-    end: CancellationToken,
-) {
+async fn watch(pace: Pace, since: Instant, received: Arc<AtomicU64>, awaited: CancellationToken, end: Ending) {
     loop {
         let due = since + pace.allows(received.load(Ordering::Relaxed));
         if due <= Instant::now() {
-            return end.cancel();
+            return end.end();
         }
         tokio::select! {
             () = awaited.cancelled() => return,
@@ -109,18 +104,18 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_body_that_never_comes_ends_its_connection() {
-        let end = CancellationToken::new();
+        let end = Ending::default();
         let body = Awaited::new(pace(), Some(end.clone()));
         tokio::time::sleep(Duration::from_secs(9)).await;
         assert!(body.receive(200));
         tokio::time::sleep(Duration::from_secs(2)).await;
-        assert!(!end.is_cancelled());
+        assert!(!end.is_over());
         tokio::time::sleep(Duration::from_secs(2)).await;
-        assert!(end.is_cancelled());
-        let end = CancellationToken::new();
+        assert!(end.is_over());
+        let end = Ending::default();
         drop(Awaited::new(pace(), Some(end.clone())));
         tokio::time::sleep(Duration::from_secs(60)).await;
-        assert!(!end.is_cancelled(), "a body that is there is awaited no more");
+        assert!(!end.is_over(), "a body that is there is awaited no more");
     }
 
     #[test]

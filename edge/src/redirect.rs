@@ -52,7 +52,7 @@ impl ProxyHttp for RedirectToHttps {
     async fn request_filter(&self, session: &mut Session, (): &mut ()) -> Result<bool> {
         let request = session.req_header();
         if let Some(authorization) = self.tokens.find(request.uri.path()) {
-            Reply::text(authorization).send(session).await?;
+            Reply::text(authorization).send(&mut *session.downstream_session).await?;
             return Ok(true);
         }
         let host = host_of(request);
@@ -65,7 +65,7 @@ impl ProxyHttp for RedirectToHttps {
             Err(_) => None,
         };
         let misshapen = || Reply::error(StatusCode::BAD_REQUEST, "M_UNRECOGNIZED", "Speak HTTPS to this server");
-        reply.unwrap_or_else(misshapen).send(session).await?;
+        reply.unwrap_or_else(misshapen).send(&mut *session.downstream_session).await?;
         Ok(true)
     }
 
@@ -80,7 +80,7 @@ impl ProxyHttp for RedirectToHttps {
         header_deadline::header_expected();
         let address = session.client_addr().and_then(|address| address.as_inet());
         let client = address.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |address| canonical(address.ip()));
-        self.access_log.record(&self.live.load(), session, || Answered {
+        self.access_log.record(&self.live.load(), &*session.downstream_session, || Answered {
             client,
             took: Duration::ZERO,
             class: RequestClass::Other,

@@ -9,16 +9,24 @@ use http::header::{
 };
 use http::{HeaderName, HeaderValue, Method, StatusCode};
 use pingora_error::Result;
-use pingora_http::ResponseHeader;
-use pingora_proxy::Session;
 use serde_json::json;
 
+use crate::answer_head::{AnswerHead, answer_head};
+use crate::conversation::Conversation;
+
 /// What the client-server API recommends under "Web Browser Clients".
-pub(crate) const CORS: [(HeaderName, &str); 3] = [
+const CORS: [(HeaderName, &str); 3] = [
     (ACCESS_CONTROL_ALLOW_ORIGIN, "*"),
     (ACCESS_CONTROL_ALLOW_METHODS, "GET, HEAD, POST, PUT, DELETE, OPTIONS"),
     (ACCESS_CONTROL_ALLOW_HEADERS, "X-Requested-With, Content-Type, Authorization"),
 ];
+
+/// Lets any page read an answer.
+pub(crate) fn allow_browsers(head: &mut AnswerHead) {
+    for (name, value) in CORS {
+        head.headers.insert(name, HeaderValue::from_static(value));
+    }
+}
 
 /// An answer of the edge's own.
 #[derive(Debug, Clone)]
@@ -112,23 +120,18 @@ impl Reply {
     }
 
     /// Writes the answer.
-    pub(crate) async fn send(self, session: &mut Session) -> Result<()> {
-        let mut header = ResponseHeader::build(self.status, Some(CORS.len() + self.headers.len() + 1))?;
-        for (name, value) in self.headers {
-            header.insert_header(name, value)?;
-        }
-        for (name, value) in CORS.into_iter().filter(|_| self.cors) {
-            header.insert_header(name, HeaderValue::from_static(value))?;
+    pub(crate) async fn send(self, client: &mut impl Conversation) -> Result<()> {
+        let mut head = answer_head(self.status, CORS.len() + self.headers.len() + 1);
+        head.headers.extend(self.headers);
+        if self.cors {
+            allow_browsers(&mut head);
         }
         let bodiless = self.status == StatusCode::NO_CONTENT;
         if !bodiless {
-            header.insert_header(CONTENT_LENGTH, HeaderValue::from(self.body.len()))?;
+            head.headers.insert(CONTENT_LENGTH, HeaderValue::from(self.body.len()));
         }
-        let ends = bodiless || self.body.is_empty() || session.req_header().method == Method::HEAD;
-        session.write_response_header(Box::new(header), ends).await?;
-        if ends {
-            return session.downstream_session.finish_body().await;
-        }
-        session.write_response_body(Some(self.body), true).await
+        let ends = bodiless || self.body.is_empty() || client.request().method == Method::HEAD;
+        client.write_head(head, ends).await?;
+        if ends { Ok(()) } else { client.write_body(Some(self.body), true).await }
     }
 }

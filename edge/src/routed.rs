@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use http::{HeaderValue, Method, StatusCode};
 use pingora_error::{ErrorType, OrErr, Result};
-use pingora_http::{RequestHeader, ResponseHeader};
-use pingora_proxy::Session;
+use pingora_http::RequestHeader;
 use tracing::error;
 
+use crate::answer_head::answer_head;
 use crate::content::static_folder::{FileAnswer, FileBody, Found, StaticFolder};
+use crate::conversation::Conversation;
 use crate::front::{Front, Route, Target};
 use crate::refusal;
 use crate::reply::Reply;
@@ -54,13 +55,13 @@ pub(crate) fn strip_prefix(front: &Front, host: &str, request: &mut RequestHeade
 
 /// Finds the file for a request of `route` and sends it. `Some` is what is to be answered when there is none.
 pub(crate) async fn send_file(
-    session: &mut Session,
+    client: &mut impl Conversation,
     route: &Route,
     front: &Front,
     host: &str,
 ) -> Result<Option<Reply>> {
     let Target::Folder(folder) = &route.target else { return Ok(Some(refusal::not_found())) };
-    let request = session.req_header();
+    let request = client.request();
     let path = request.uri.path();
     let rest = front.routes.find(host, path).map_or("", |(_, rest)| rest);
     let found = match rest.strip_prefix('/') {
@@ -69,7 +70,7 @@ pub(crate) async fn send_file(
         None => Ok(Found::Folder),
     };
     match found {
-        Ok(Found::File(answer)) => send(session, answer, route, front, host).await.map(|()| None),
+        Ok(Found::File(answer)) => send(client, answer, route, front, host).await.map(|()| None),
         Ok(Found::Nothing) => Ok(Some(refusal::not_found().without_cors())),
         Ok(Found::Folder) => {
             let query = request.uri.query().map(|query| format!("?{query}")).unwrap_or_default();
@@ -89,21 +90,25 @@ async fn find(folder: &StaticFolder, below: &str, request: &RequestHeader) -> io
     tokio::task::spawn_blocking(move || folder.find(&below, &headers)).await.map_err(io::Error::other)?
 }
 
-async fn send(session: &mut Session, answer: FileAnswer, route: &Route, front: &Front, host: &str) -> Result<()> {
-    let mut header = ResponseHeader::build(answer.status, Some(answer.headers.len() + 8))?;
-    for (name, value) in answer.headers {
-        header.insert_header(name, value)?;
-    }
+async fn send(
+    client: &mut impl Conversation,
+    answer: FileAnswer,
+    route: &Route,
+    front: &Front,
+    host: &str,
+) -> Result<()> {
+    let mut head = answer_head(answer.status, answer.headers.len() + 8);
+    head.headers.extend(answer.headers);
     for (name, value) in front.security.of(Kind::Static, host) {
-        header.insert_header(name, value)?;
+        head.headers.insert(name, value.clone());
     }
-    route.on_answers.edit_response(&mut header)?;
-    let request = session.req_header();
+    route.on_answers.edit_answer(&mut head);
+    let request = client.request();
     let is_head = request.method == Method::HEAD;
-    let mut encoder = front.compression.begin(request, &mut header)?;
+    let mut encoder = front.compression.begin(request, &mut head);
     let body = answer.body.filter(|body| !is_head && !body.is_read());
-    session.write_response_header(Box::new(header), body.is_none()).await?;
-    let Some(mut body) = body else { return session.downstream_session.finish_body().await };
+    client.write_head(head, body.is_none()).await?;
+    let Some(mut body) = body else { return Ok(()) };
     while !body.is_read() {
         let (chunk, rest) = read(body).await.or_err(ErrorType::InternalError, "a file cannot be read on")?;
         body = rest;
@@ -112,7 +117,7 @@ async fn send(session: &mut Session, answer: FileAnswer, route: &Route, front: &
         if let Some(encoder) = &mut encoder {
             encoder.encode(&mut chunk, ends)?;
         }
-        session.write_response_body(chunk, ends).await?;
+        client.write_body(chunk, ends).await?;
     }
     Ok(())
 }

@@ -24,6 +24,7 @@ use crate::certificate_metrics::CertificateMetrics;
 use crate::config::{EdgeConfig, chain_of};
 use crate::control::desk::Desk;
 use crate::control::socket::{ControlError, ControlSocket};
+use crate::ending::Ending;
 use crate::listener::endpoint::{BindError, Shared};
 use crate::listener::tickets::Tickets;
 use crate::live::{Live, LiveError};
@@ -46,6 +47,7 @@ use crate::upstream::shard::{ShardPolicy, UnusableAddress};
 use crate::upstream::shard_process::Lifeline;
 use crate::upstream::shard_tls::{ShardTls, ShardTlsError};
 use crate::upstream::supervise::{SuperviseError, Supervised, Supervisor};
+use crate::workers::{Turns, Workers};
 
 mod application;
 mod listeners;
@@ -158,7 +160,7 @@ pub async fn run(
     let control = bind_control(&config, &mut binder)?;
     let listening = listeners.describe(supply.ca());
     let routes = Arc::new(Routes::new(Instant::now()));
-    let lag = LoopLag::default();
+    let lag = LoopLag::new();
     let parts = Parts {
         live: live.clone(),
         pool: pool.clone(),
@@ -174,6 +176,7 @@ pub async fn run(
     let tickets = Arc::new(Tickets::new()?);
     let services = Services::new(&config, &parts, &supply, &listening, tickets.clone(), seed)?;
     let hangup = signal(SignalKind::hangup()).map_err(StartError::Signals)?;
+    let workers = Workers::start().map_err(StartError::Thread)?;
 
     // From here on nothing can fail any more.
     let running = match &predecessor {
@@ -225,7 +228,7 @@ pub async fn run(
     if let Some(control) = control {
         background.spawn(control.serve(desk.clone(), serving.clone(), replaced.clone()));
     }
-    background.spawn(lag.measure(stop_background.clone()));
+    workers.spawn_on_each(&background, || lag.clone().measure(stop_background.clone()));
     background.spawn(tickets.change_keys(stop_background.clone()));
     if let Some(listener) = listeners.exposition.take() {
         let healthy: exposition::Healthy = Arc::new(move || pool.shards().iter().any(|shard| shard.is_healthy()));
@@ -233,7 +236,7 @@ pub async fn run(
         background.spawn(exposition::serve_with(listener, Arc::new(registry), healthy, pages, serving.clone()));
     }
     let (say_stopping, stopping) = watch::channel(false);
-    let shared = make_shared(&config, bans, clock, serving.clone(), stopping);
+    let shared = make_shared(&config, bans, clock, workers.turns(), serving.clone(), stopping);
     let accepting = TaskTracker::new();
     services.accept(listeners, &supply, &metrics, &shared, &accepting);
     accepting.close();
@@ -261,6 +264,7 @@ pub async fn run(
     stop_background.cancel();
     background.close();
     background.wait().await;
+    drop(workers);
     access_log.log.close();
     info!("stopped");
     Ok(())
@@ -288,6 +292,7 @@ fn make_shared(
     config: &EdgeConfig,
     bans: Arc<Bans>,
     clock: Arc<dyn Clock>,
+    turns: Arc<Turns>,
     stop: CancellationToken,
     stopping: watch::Receiver<bool>,
 ) -> Shared {
@@ -300,10 +305,11 @@ fn make_shared(
         handshake_within: Duration::from_secs(limits.handshake_seconds),
         header_within: Duration::from_secs(limits.header_seconds),
         stop,
-        parting: CancellationToken::new(),
-        cut: CancellationToken::new(),
+        parting: Ending::default(),
+        cut: Ending::default(),
         stopping,
         connections: TaskTracker::new(),
+        turns,
     }
 }
 
@@ -382,10 +388,10 @@ async fn drain(shared: &Shared, older: Option<JoinHandle<()>>, within: Duration,
 /// Lets requests in flight finish; what is left at the end of the time is cut.
 async fn finish(shared: &Shared, within: Duration) {
     shared.connections.close();
-    shared.parting.cancel();
+    shared.parting.end();
     if tokio::time::timeout(within, shared.connections.wait()).await.is_err() {
         warn!(connections = shared.connections.len(), "cut the connections that did not end in time");
-        shared.cut.cancel();
+        shared.cut.end();
         shared.connections.wait().await;
     }
 }

@@ -7,10 +7,10 @@ use std::time::Duration;
 use gatehouse_shared::clock::Clock;
 use http::HeaderName;
 use http::header::{REFERER, USER_AGENT};
-use pingora_proxy::Session;
 
 use super::{AccessLog, Entry};
 use crate::admission::request_class::RequestClass;
+use crate::conversation::Conversation;
 use crate::live::Live;
 use crate::proxy::host_of;
 
@@ -35,21 +35,21 @@ pub(crate) struct AccessRecorder {
 
 impl AccessRecorder {
     /// Writes a line when `live` wants one; only then `answered` is asked.
-    pub(crate) fn record<'r>(&self, live: &Live, session: &Session, answered: impl FnOnce() -> Answered<'r>) {
+    pub(crate) fn record<'r>(&self, live: &Live, client: &impl Conversation, answered: impl FnOnce() -> Answered<'r>) {
         let Some(config) = &live.config.access_log else { return };
-        let Answered { client, took, class, shard, attempts, request_id } = answered();
-        let request = session.req_header();
+        let Answered { client: address, took, class, shard, attempts, request_id } = answered();
+        let request = client.request();
         let host = host_of(request);
         let header = |name: HeaderName| request.headers.get(name).and_then(|value| value.to_str().ok());
         let entry = Entry {
             time: self.clock.now(),
-            client,
+            client: address,
             method: &request.method,
             target: request.uri.path_and_query().map_or("/", |target| target.as_str()),
             version: request.version,
             host: host.unwrap_or_default(),
-            status: session.response_written().map(|response| response.status.as_u16()),
-            bytes: session.body_bytes_sent() as u64,
+            status: client.status().map(|status| status.as_u16()),
+            bytes: client.body_bytes(),
             took,
             class: class.as_str(),
             shard,

@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 use parking_lot::Mutex;
-use tokio_util::sync::CancellationToken;
+
+use crate::ending::Ending;
 
 /// All connections that are open, by client.
 #[derive(Debug, Default)]
@@ -21,7 +22,7 @@ struct Live {
 #[derive(Debug)]
 struct Address {
     connections: usize,
-    cut: CancellationToken,
+    cut: Ending,
 }
 
 /// A connection that is counted until this is dropped.
@@ -30,12 +31,12 @@ pub(crate) struct Counted {
     live: Arc<LiveConnections>,
     client: IpNet,
     address: IpAddr,
-    cut: CancellationToken,
+    cut: Ending,
 }
 
 impl Counted {
-    /// Cancelled when the connection is to end at once.
-    pub(crate) fn cut(&self) -> &CancellationToken {
+    /// Comes when the connection is to end at once.
+    pub(crate) fn cut(&self) -> &Ending {
         &self.cut
     }
 }
@@ -50,7 +51,7 @@ impl LiveConnections {
         }
         *connections += 1;
         let entry = live.addresses.entry(address);
-        let entry = entry.or_insert_with(|| Address { connections: 0, cut: CancellationToken::new() });
+        let entry = entry.or_insert_with(|| Address { connections: 0, cut: Ending::default() });
         entry.connections += 1;
         Some(Counted { live: self.clone(), client, address, cut: entry.cut.clone() })
     }
@@ -61,7 +62,7 @@ impl LiveConnections {
         let within = live.addresses.iter().filter(|(address, _)| hit(**address));
         within
             .map(|(_, address)| {
-                address.cut.cancel();
+                address.cut.end();
                 address.connections
             })
             .sum()
@@ -116,8 +117,8 @@ mod tests {
         let (one, same, other) = (enter("192.0.2.1"), enter("192.0.2.1"), enter("192.0.3.1"));
         let prefix: IpNet = "192.0.2.0/24".parse().unwrap();
         assert_eq!(live.cut(|address| prefix.contains(&address)), 2);
-        assert!(one.cut().is_cancelled() && same.cut().is_cancelled() && !other.cut().is_cancelled());
+        assert!(one.cut().is_over() && same.cut().is_over() && !other.cut().is_over());
         drop((one, same));
-        assert!(!enter("192.0.2.1").cut().is_cancelled(), "a ban that has ended cuts nobody");
+        assert!(!enter("192.0.2.1").cut().is_over(), "a ban that has ended cuts nobody");
     }
 }

@@ -47,7 +47,8 @@ pub(super) fn run(
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let guard = telemetry::init(&config.telemetry, "gatehouse-edge")?;
     allow_many_descriptors();
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    // For what is not a connection; those have workers of their own.
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     let ended = runtime.block_on(async {
         let environment = Environment {
             // Absolute, because what is started later may stand elsewhere.

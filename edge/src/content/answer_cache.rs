@@ -15,9 +15,11 @@ use bytes::{Bytes, BytesMut};
 use http::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, SET_COOKIE};
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use parking_lot::Mutex;
-use pingora_http::{RequestHeader, ResponseHeader};
+use pingora_http::RequestHeader;
 use tokio::sync::Notify;
 use tokio::time::Instant;
+
+use crate::answer_head::AnswerHead;
 
 /// The largest answer that is kept.
 const MOST_BYTES: usize = 64 * 1024;
@@ -152,7 +154,7 @@ pub(crate) struct Fetching {
 
 impl Fetching {
     /// The header of the shard's answer came; `false` when it is not kept.
-    pub(crate) fn header(&mut self, response: &ResponseHeader) -> bool {
+    pub(crate) fn header(&mut self, response: &AnswerHead) -> bool {
         self.fresh = keepable_for(response);
         if self.fresh.is_none() {
             self.slot.state.lock().not_kept_until = Some(Instant::now() + NOT_KEPT_FOR);
@@ -186,7 +188,7 @@ impl Drop for Fetching {
 
 /// For how long an answer may be kept at most: JSON for everybody, of known length, for which the shard does not say
 /// otherwise.
-fn keepable_for(response: &ResponseHeader) -> Option<Duration> {
+fn keepable_for(response: &AnswerHead) -> Option<Duration> {
     let headers = &response.headers;
     let json = text(headers.get(CONTENT_TYPE)).starts_with("application/json");
     let small = text(headers.get(CONTENT_LENGTH)).parse::<usize>().is_ok_and(|length| length <= MOST_BYTES);
@@ -218,15 +220,14 @@ fn text(value: Option<&HeaderValue>) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::answer_head::answer_head;
 
     const LIVES: Lifetimes = Lifetimes { fresh: Duration::from_secs(60), stale: Duration::from_secs(600) };
 
-    fn json(headers: &[(&'static str, &'static str)]) -> ResponseHeader {
-        let mut response = ResponseHeader::build(200, None).unwrap();
-        response.insert_header("content-type", "application/json").unwrap();
-        response.insert_header("content-length", "2").unwrap();
-        for (name, value) in headers {
-            response.insert_header(*name, *value).unwrap();
+    fn json(headers: &[(&'static str, &'static str)]) -> AnswerHead {
+        let mut response = answer_head(StatusCode::OK, 0);
+        for (name, value) in [("content-type", "application/json"), ("content-length", "2")].iter().chain(headers) {
+            response.headers.insert(*name, HeaderValue::from_static(value));
         }
         response
     }

@@ -15,9 +15,10 @@ use http::header::{
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Version};
 use pingora_core::protocols::http::compression::{Algorithm, COMPRESSION_ERROR, Encode};
 use pingora_error::{OrErr, Result};
-use pingora_http::{RequestHeader, ResponseHeader};
+use pingora_http::RequestHeader;
 
 use super::media_type::is_compressible;
+use crate::answer_head::AnswerHead;
 use crate::routing::accept::{Coding, acceptable};
 
 /// What is compressed, and how hard.
@@ -58,29 +59,30 @@ impl Compression {
     }
 
     /// Decides about an answer, and makes its header that of the compressed answer. `None` leaves the body as it is.
-    pub(crate) fn begin(&self, request: &RequestHeader, response: &mut ResponseHeader) -> Result<Option<Encoder>> {
+    pub(crate) fn begin(&self, request: &RequestHeader, response: &mut AnswerHead) -> Option<Encoder> {
         if self.codings.is_empty() || !self.is_worth_it(response) {
-            return Ok(None);
+            return None;
         }
-        vary_by_encoding(response)?;
+        vary_by_encoding(&mut response.headers);
         if request.method == Method::HEAD {
-            return Ok(None);
+            return None;
         }
         let accept = request.headers.get(ACCEPT_ENCODING).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
-        let Some(coding) = acceptable(accept, &self.offered).first().copied() else { return Ok(None) };
+        let coding = acceptable(accept, &self.offered).first().copied()?;
         let level = self.codings.iter().find(|(other, _)| *other == coding).map_or(0, |(_, level)| *level);
-        let Some(encoder) = encoder(coding, level) else { return Ok(None) };
-        response.remove_header(&CONTENT_LENGTH);
-        response.remove_header(&ACCEPT_RANGES);
-        response.insert_header(CONTENT_ENCODING, coding.as_str())?;
+        let encoder = encoder(coding, level)?;
+        let headers = &mut response.headers;
+        headers.remove(CONTENT_LENGTH);
+        headers.remove(ACCEPT_RANGES);
+        headers.insert(CONTENT_ENCODING, HeaderValue::from_static(coding.as_str()));
         if request.version != Version::HTTP_2 {
-            response.insert_header(TRANSFER_ENCODING, "chunked")?;
+            headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
         }
-        weaken_etag(response)?;
-        Ok(Some(encoder))
+        weaken_etag(headers);
+        Some(encoder)
     }
 
-    fn is_worth_it(&self, response: &ResponseHeader) -> bool {
+    fn is_worth_it(&self, response: &AnswerHead) -> bool {
         let headers = &response.headers;
         let whole = response.status.is_success()
             && !matches!(response.status, StatusCode::NO_CONTENT | StatusCode::PARTIAL_CONTENT)
@@ -137,39 +139,38 @@ fn text(headers: &HeaderMap, name: http::HeaderName) -> &str {
 }
 
 /// Says so to caches, beside what the answer says already.
-fn vary_by_encoding(response: &mut ResponseHeader) -> Result<()> {
+fn vary_by_encoding(headers: &mut HeaderMap) {
     let says = |value: &HeaderValue| {
         let value = value.to_str().unwrap_or_default();
         value.split(',').any(|name| matches!(name.trim(), "*") || name.trim().eq_ignore_ascii_case("accept-encoding"))
     };
-    if response.headers.get_all(VARY).iter().any(says) {
-        return Ok(());
+    if !headers.get_all(VARY).iter().any(says) {
+        headers.append(VARY, HeaderValue::from_static("accept-encoding"));
     }
-    response.append_header(VARY, "accept-encoding").map(|_| ())
 }
 
 /// The bytes are no longer those that a strong tag vouches for (RFC 9110, section 8.8.1).
-fn weaken_etag(response: &mut ResponseHeader) -> Result<()> {
-    let Some(tag) = response.headers.get(ETAG).filter(|tag| !tag.as_bytes().starts_with(b"W/")) else { return Ok(()) };
-    match HeaderValue::from_bytes(&[b"W/", tag.as_bytes()].concat()) {
-        Ok(weak) => response.insert_header(ETAG, weak),
-        Err(_) => Ok(()),
+fn weaken_etag(headers: &mut HeaderMap) {
+    let strong = headers.get(ETAG).filter(|tag| !tag.as_bytes().starts_with(b"W/"));
+    if let Some(weak) = strong.and_then(|tag| HeaderValue::from_bytes(&[b"W/", tag.as_bytes()].concat()).ok()) {
+        headers.insert(ETAG, weak);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::answer_head::answer_head;
 
-    fn begin(accept: &str, headers: &[(&'static str, &str)]) -> (bool, ResponseHeader) {
+    fn begin(accept: &str, headers: &[(&'static str, &str)]) -> (bool, AnswerHead) {
         let compression = Compression::new(|_| 1, 1_000);
         let mut request = RequestHeader::build("GET", b"/", None).unwrap();
         request.insert_header(ACCEPT_ENCODING, accept).unwrap();
-        let mut response = ResponseHeader::build(200, None).unwrap();
+        let mut response = answer_head(StatusCode::OK, 0);
         for (name, value) in headers {
-            response.insert_header(*name, *value).unwrap();
+            response.headers.insert(*name, HeaderValue::from_str(value).unwrap());
         }
-        let encoder = compression.begin(&request, &mut response).unwrap();
+        let encoder = compression.begin(&request, &mut response);
         (encoder.is_some(), response)
     }
 

@@ -21,9 +21,9 @@ use pingora_http::ResponseHeader;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Sleep, sleep_until};
-use tokio_util::sync::CancellationToken;
 
 use super::gathered::Gathered;
+use crate::ending::Ending;
 use crate::header_deadline::HeaderDeadline;
 
 /// A TCP connection as Pingora wants it, whose own stream cannot be buffered from outside.
@@ -157,7 +157,7 @@ pub(crate) struct ClientIo<S> {
 
 impl<S: IO> ClientIo<S> {
     /// Whoever holds `end` may end the connection.
-    pub(crate) fn new(inner: S, mut deadline: HeaderDeadline, end: &CancellationToken) -> Self {
+    pub(crate) fn new(inner: S, mut deadline: HeaderDeadline, end: &Ending) -> Self {
         let speaks_http2 = matches!(inner.selected_alpn_proto(), Some(ALPN::H2));
         if speaks_http2 {
             deadline.expect_preface();
@@ -169,7 +169,7 @@ impl<S: IO> ClientIo<S> {
 
 /// The way from a request to its connection. Pingora hands a connection's digests to each of its requests; the one about
 /// proxies on the way has room for a value of ours.
-pub(crate) struct ConnectionEnd(CancellationToken);
+pub(crate) struct ConnectionEnd(Ending);
 
 impl ConnectionEnd {
     fn into_digest(self) -> Option<Arc<ProxyDigest>> {
@@ -178,7 +178,7 @@ impl ConnectionEnd {
     }
 
     /// What cancels the connection of a request.
-    pub(crate) fn of(digest: &Digest) -> Option<CancellationToken> {
+    pub(crate) fn of(digest: &Digest) -> Option<Ending> {
         let value = digest.proxy_digest.as_ref()?.user_data.as_ref()?;
         value.downcast_ref::<Self>().map(|end| end.0.clone())
     }

@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use gatehouse_shared::clock::Clock;
 use gatehouse_shared::net::client_ip::canonical;
-use pingora_core::apps::HttpServerApp;
 use pingora_core::listeners::tls::Acceptor;
 use pingora_core::protocols::{ALPN, IO, Ssl as _};
 use socket2::SockRef;
@@ -17,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
+use super::application::Application;
 use super::client_io::{ClientIo, ClientSocket};
 use super::proxy_protocol::{self, Announced};
 use super::{http1, http2, tls};
@@ -24,8 +24,10 @@ use crate::admission::connection_limit::Counted;
 use crate::admission::prefix_map::PrefixMap;
 use crate::bans::Bans;
 use crate::config::policy::Feed;
+use crate::ending::Ending;
 use crate::header_deadline::{HeaderDeadline, HeaderProgress};
 use crate::metrics::Connections;
+use crate::workers::Turns;
 
 const BACKLOG: u32 = 4096;
 /// So much of an answer waits in the kernel for a client that does not take it, beside what is on its way. Without a limit it
@@ -72,13 +74,15 @@ pub(crate) struct Shared {
     pub(crate) header_within: Duration,
     /// Cancelled when no more connections are to be accepted.
     pub(crate) stop: CancellationToken,
-    /// Cancelled when connections of HTTP/1.1 without a request are to end.
-    pub(crate) parting: CancellationToken,
-    /// Cancelled when the connections that are left are to be cut.
-    pub(crate) cut: CancellationToken,
+    /// Comes when connections of HTTP/1.1 without a request are to end.
+    pub(crate) parting: Ending,
+    /// Comes when the connections that are left are to be cut.
+    pub(crate) cut: Ending,
     /// Turns true with `stop`; Pingora's way of saying so to a connection.
     pub(crate) stopping: watch::Receiver<bool>,
     pub(crate) connections: TaskTracker,
+    /// Which worker serves the next connection.
+    pub(crate) turns: Arc<Turns>,
 }
 
 /// One listening address and what serves it.
@@ -89,7 +93,7 @@ pub(crate) struct Endpoint<A> {
     pub(crate) shared: Shared,
 }
 
-impl<A: HttpServerApp + Send + Sync + 'static> Endpoint<A> {
+impl<A: Application> Endpoint<A> {
     /// Accepts until the edge stops.
     pub(crate) async fn accept(self: Arc<Self>, listener: TcpListener) {
         loop {
@@ -123,20 +127,23 @@ impl<A: HttpServerApp + Send + Sync + 'static> Endpoint<A> {
         };
         // Only a socket that is already broken refuses this; serving it will end at once.
         let _ = tcp.set_nodelay(true);
+        let (Ok(tcp), Some(worker)) = (tcp.into_std(), self.shared.turns.next()) else { return };
         let endpoint = self.clone();
         let served = async move {
             let _place = place;
+            // From here on the worker's own runtime watches the socket.
+            let Ok(tcp) = TcpStream::from_std(tcp) else { return };
             endpoint.metrics.opened.inc();
             endpoint.metrics.open.inc();
             tokio::select! {
                 biased;
-                () = endpoint.shared.cut.cancelled() => {}
+                () = endpoint.shared.cut.ended() => {}
                 () = endpoint.serve(tcp, peer, counted) => {}
             }
             endpoint.metrics.open.dec();
         };
         // Not awaited here: the tracker waits for all of them when the edge stops.
-        drop(self.shared.connections.spawn(served));
+        drop(self.shared.connections.spawn_on(served, worker));
     }
 
     async fn serve(&self, mut tcp: TcpStream, peer: SocketAddr, counted: Option<Counted>) {
@@ -155,7 +162,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> Endpoint<A> {
         };
         tokio::select! {
             biased;
-            () = counted.cut().cancelled() => {}
+            () = counted.cut().ended() => {}
             () = self.shake_hands(tcp, client) => {}
         }
     }
@@ -222,12 +229,12 @@ impl<A: HttpServerApp + Send + Sync + 'static> Endpoint<A> {
     async fn speak_http<S: IO + 'static>(&self, stream: S, client: IpAddr) {
         let progress = Arc::new(HeaderProgress::default());
         let deadline = HeaderDeadline::new(progress.clone(), self.shared.header_within);
-        let end = CancellationToken::new();
+        let end = Ending::default();
         let stream = Box::new(ClientIo::new(stream, deadline, &end));
         if matches!(stream.selected_alpn_proto(), Some(ALPN::H2)) {
             tokio::select! {
                 biased;
-                () = end.cancelled() => self.shared.bans.found(Feed::SlowBody, client),
+                () = end.ended() => self.shared.bans.found(Feed::SlowBody, client),
                 () = http2::serve(&self.app, stream, &self.shared.stopping) => {}
             }
             if progress.was_overdue() {
@@ -235,7 +242,10 @@ impl<A: HttpServerApp + Send + Sync + 'static> Endpoint<A> {
             }
             return;
         }
-        progress.clone().within(http1::serve(&self.app, stream, &self.shared.stopping, &self.shared.parting)).await;
+        progress
+            .clone()
+            .within(http1::serve(&*self.app, stream, client, &self.shared.stopping, &self.shared.parting))
+            .await;
         if progress.was_overdue() {
             self.shared.bans.found(Feed::SlowHeader, client);
         }

@@ -1,5 +1,6 @@
 //! A TCP connection whose writes are gathered until they are flushed: header and body leave in one segment.
 
+use std::cell::Cell;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -10,6 +11,11 @@ use tokio::net::TcpStream;
 /// Large enough for the header and body of a usual answer. The buffer is only there while something is in it, so that an
 /// idle connection does not pay for it.
 const GATHERED_BYTES: usize = 4096;
+
+thread_local! {
+    /// The buffer that was emptied last on this worker, so that the next answer needs no memory of its own.
+    static SPARE: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
 
 /// The connection, and what it has not sent yet.
 pub(crate) struct Gathered {
@@ -39,7 +45,11 @@ impl Gathered {
                 bytes => self.sent += bytes,
             }
         }
-        self.unsent = Vec::new();
+        if self.unsent.capacity() > 0 {
+            let mut emptied = std::mem::take(&mut self.unsent);
+            emptied.clear();
+            SPARE.set(emptied);
+        }
         self.sent = 0;
         Poll::Ready(Ok(()))
     }
@@ -53,6 +63,7 @@ impl Gathered {
             return Poll::Ready(Ok(false));
         }
         if self.unsent.capacity() == 0 {
+            self.unsent = SPARE.take();
             self.unsent.reserve_exact(GATHERED_BYTES);
         }
         Poll::Ready(Ok(true))

@@ -1,64 +1,107 @@
 //! HTTP/1.1 with one client: one request after the other, and next to nothing in memory while there is none.
-//!
-//! Pingora's own loop makes the next request's session before there is a request, which costs an idle connection some 20 KiB.
-//! This one first waits for a byte.
 
-use std::sync::Arc;
+use std::net::IpAddr;
+use std::pin::pin;
 use std::time::Duration;
 
-use pingora_core::apps::{HttpPersistentSettings, HttpServerApp};
+use bytes::BytesMut;
+use pingora_core::apps::HttpServerApp;
 use pingora_core::protocols::Stream;
 use pingora_core::protocols::http::ServerSession;
+use pingora_core::protocols::http::v1::server::HttpSession;
 use tokio::sync::watch;
-use tokio_util::sync::CancellationToken;
+use tokio::time::Instant;
+
+use super::application::Application;
+use crate::conversation::Conversation;
+use crate::ending::Ending;
+use crate::http1::connection::{Asked, Connection};
 
 /// How long a connection may be without a request once it had one.
 const IDLE: Duration = Duration::from_secs(300);
 /// How long a client without requests may go on when the edge stops. A request that comes until then is answered.
 const FAREWELL: Duration = Duration::from_secs(1);
-/// How long Pingora waits for the rest of a header whose first byte is there, in seconds; the edge's own deadline is shorter.
-const KEEPALIVE_SECONDS: u64 = 300;
 
 /// Serves `stream` until either side ends it. With `stopping` the next answer is the last one; a connection that is without a
 /// request ends with `parting`.
-pub(crate) async fn serve<A>(
-    app: &Arc<A>,
-    mut stream: Stream,
+pub(crate) async fn serve<A: Application>(
+    app: &A,
+    stream: Stream,
+    client: IpAddr,
     stopping: &watch::Receiver<bool>,
-    parting: &CancellationToken,
-) where
-    A: HttpServerApp + Send + Sync + 'static,
-{
-    let mut persistent: Option<HttpPersistentSettings> = None;
+    parting: &Ending,
+) {
+    let mut connection = Connection::new(stream, client);
+    // Both live as long as the connection: made anew for each request, they would cost more than much of the rest.
+    let (mut parting, mut timer) = (pin!(parting.ended()), pin!(tokio::time::sleep(IDLE)));
+    let mut leaves = false;
+    // The first request of a connection has a deadline of its own.
+    let mut due = None;
     loop {
-        let mut first = [0];
-        // The first request of a connection has a deadline of its own.
-        let may_idle = if persistent.is_none() { Duration::MAX } else { IDLE };
-        let arrived = tokio::select! {
+        tokio::select! {
             biased;
-            arrived = stream.try_peek(&mut first) => arrived,
-            () = idle(parting, may_idle) => return,
-        };
-        if !matches!(arrived, Ok(true)) {
-            return;
+            arrived = connection.wait() => if !arrived {
+                return;
+            },
+            () = &mut parting, if !leaves => {
+                leaves = true;
+                timer.as_mut().reset(Instant::now() + FAREWELL);
+                due = Some(timer.deadline());
+                continue;
+            }
+            () = &mut timer => {
+                let now = Instant::now();
+                if due.is_some_and(|due| due <= now) {
+                    return;
+                }
+                timer.as_mut().reset(due.unwrap_or(now + IDLE));
+                continue;
+            }
         }
-        let mut session = ServerSession::new_http1(stream);
-        session.set_keepalive(Some(KEEPALIVE_SECONDS));
-        if let Some(persistent) = persistent.take() {
-            persistent.apply_to_session(&mut session);
+        // In a place of its own, which is given back when the request is answered.
+        match Box::pin(one(app, connection, client, stopping)).await {
+            Some(kept) => connection = kept,
+            None => return,
         }
-        if *stopping.borrow() {
-            session.set_keepalive(None);
-        }
-        let Some(reused) = app.process_new_http(session, stopping).await else { return };
-        (stream, persistent) = reused.consume();
+        due = Some(Instant::now() + IDLE);
     }
 }
 
-/// Resolves when a connection has been without a request for too long, or is to end.
-async fn idle(parting: &CancellationToken, limit: Duration) {
-    tokio::select! {
-        () = tokio::time::sleep(limit) => {}
-        () = parting.cancelled() => tokio::time::sleep(FAREWELL).await,
+/// One request and its answer.
+async fn one<A: Application>(
+    app: &A,
+    connection: Connection,
+    client: IpAddr,
+    stopping: &watch::Receiver<bool>,
+) -> Option<Connection> {
+    let mut request = match connection.ask().await {
+        Asked::Request(request) => request,
+        Asked::Odd(stream, read) => return through_pingora(app, stream, read, client, stopping).await,
+        Asked::Gone => return None,
+    };
+    let Some(taken) = app.take(request.request()) else {
+        let (stream, read) = request.into_unread();
+        return through_pingora(app, stream, read, client, stopping).await;
+    };
+    if *stopping.borrow() {
+        request.end_connection();
     }
+    app.answer(&mut request, taken).await;
+    request.finish().await
+}
+
+/// Has Pingora read the request again, from its first byte, and answer it.
+async fn through_pingora<A: Application>(
+    app: &A,
+    stream: Stream,
+    read: BytesMut,
+    client: IpAddr,
+    stopping: &watch::Receiver<bool>,
+) -> Option<Connection> {
+    let mut session = HttpSession::new(stream);
+    session.set_pipelined_prefix(read);
+    let mut session = ServerSession::H1(session);
+    session.set_keepalive((!*stopping.borrow()).then_some(IDLE.as_secs()));
+    let reused = app.pingora().process_new_http(session, stopping).await?;
+    Some(Connection::new(reused.consume().0, client))
 }

@@ -14,27 +14,26 @@ use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
 use tracing::debug;
 
+use super::application::Application;
+
 /// How long a client without requests may take to notice that it was told goodbye. What it sends until then is answered.
 const FAREWELL: Duration = Duration::from_secs(1);
 /// A client that sends so many streams that are no requests is not worth its connection.
 const MAX_REJECTED_STREAMS: u32 = 32;
 
 /// Serves `stream`, on which HTTP/2 was agreed, until either side ends it.
-pub(crate) async fn serve<A>(app: &Arc<A>, stream: Stream, stopping: &watch::Receiver<bool>)
-where
-    A: HttpServerApp + Send + Sync + 'static,
-{
+pub(crate) async fn serve<A: Application>(app: &Arc<A>, stream: Stream, stopping: &watch::Receiver<bool>) {
     let digest = Arc::new(Digest {
         ssl_digest: stream.get_ssl_digest(),
         timing_digest: stream.get_timing_digest(),
         proxy_digest: stream.get_proxy_digest(),
         socket_digest: stream.get_socket_digest(),
     });
-    let mut connection = match handshake(stream, app.h2_options()).await {
+    let mut connection = match handshake(stream, app.pingora().h2_options()).await {
         Ok(connection) => connection,
         Err(error) => return debug!(%error, "the client does not speak HTTP/2"),
     };
-    let mut may_idle = app.server_options().and_then(|options| options.h2_idle_timeout);
+    let mut may_idle = app.pingora().server_options().and_then(|options| options.h2_idle_timeout);
     let mut changed = stopping.clone();
     let mut leaving = false;
     let mut rejected = 0;
@@ -58,7 +57,14 @@ where
                 let (app, stopping) = (app.clone(), stopping.clone());
                 // Not awaited here: the connection waits for all of them together.
                 drop(requests.spawn(async move {
-                    app.process_new_http(ServerSession::new_http2(session), &stopping).await;
+                    let mut session = ServerSession::new_http2(session);
+                    let Some(taken) = app.take(session.req_header()) else {
+                        app.pingora().process_new_http(session, &stopping).await;
+                        return;
+                    };
+                    app.answer(&mut session, taken).await;
+                    // The end of a stream; what could go wrong with it has been noticed.
+                    let _ = session.finish().await;
                 }));
             }
             Ok(Some(H2Accept::Rejected)) => {

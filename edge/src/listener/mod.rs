@@ -1,5 +1,6 @@
 //! Accepts connections, speaks TLS, and hands what it reads to the proxy.
 
+pub(crate) mod application;
 pub mod certificate;
 pub mod certificates;
 pub mod client_certificates;

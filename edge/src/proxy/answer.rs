@@ -2,25 +2,25 @@
 
 use bytes::Bytes;
 use gatehouse_shared::contract::{VERDICT, Verdict};
+use http::StatusCode;
 use http::header::{ACCESS_CONTROL_ALLOW_ORIGIN, RETRY_AFTER};
-use http::{HeaderValue, StatusCode};
 use pingora_error::{Error, ErrorType, Result};
-use pingora_http::{RequestHeader, ResponseHeader};
-use pingora_proxy::Session;
+use pingora_http::RequestHeader;
 use tracing::warn;
 
 use super::Proxy;
 use crate::admission::request_class::RequestClass;
+use crate::answer_head::AnswerHead;
 use crate::exchange::Exchange;
 use crate::front::Route;
-use crate::reply::CORS;
+use crate::reply::allow_browsers;
 use crate::routing::security_headers::Kind;
 use crate::upstream::headers::strip_answer;
 
 impl Proxy {
     /// What an answer says about its shard. One that is well but cannot serve now (its database is away, say) answers 503:
     /// clients get 429.
-    pub(super) fn judge_answer(&self, response: &ResponseHeader, exchange: &mut Exchange) -> Result<()> {
+    pub(super) fn judge_answer(&self, response: &AnswerHead, exchange: &mut Exchange) -> Result<()> {
         let Some(shard) = exchange.shard() else { return Ok(()) };
         if response.status.is_server_error() && response.status != StatusCode::SERVICE_UNAVAILABLE {
             self.pool.note_failure(shard);
@@ -36,27 +36,20 @@ impl Proxy {
     }
 
     /// Makes the head of an answer that of the edge's answer.
-    pub(super) fn finish_answer(
-        &self,
-        session: &Session,
-        response: &mut ResponseHeader,
-        exchange: &mut Exchange,
-    ) -> Result<()> {
+    pub(super) fn finish_answer(&self, request: &RequestHeader, response: &mut AnswerHead, exchange: &mut Exchange) {
         if let Some(route) = exchange.route.clone() {
-            return finish_routed(&route, session.req_header(), response, exchange);
+            return finish_routed(&route, request, response, exchange);
         }
         if let Some(verdict) = response.headers.get(VERDICT).and_then(|value| value.to_str().ok()) {
             match Verdict::parse(verdict) {
-                Some(verdict) => self.heed(&verdict, session, response, exchange),
+                Some(verdict) => self.heed(&verdict, request, response, exchange),
                 None => warn!(verdict, "a shard gave a verdict that this version does not know"),
             }
         }
         strip_answer(response);
         let for_browsers = exchange.class != RequestClass::Federation && !response.status.is_informational();
         if for_browsers && !response.headers.contains_key(ACCESS_CONTROL_ALLOW_ORIGIN) {
-            for (name, value) in CORS {
-                response.insert_header(name, HeaderValue::from_static(value))?;
-            }
+            allow_browsers(response);
         }
         if !response.status.is_informational() {
             exchange.answered();
@@ -64,12 +57,11 @@ impl Proxy {
                 // Whoever waits for it need not wait any longer.
                 exchange.fetching = None;
             }
-            put_security_headers(security_kind(exchange.class), exchange, response)?;
+            put_security_headers(security_kind(exchange.class), exchange, response);
             if exchange.class != RequestClass::Media {
-                exchange.encoder = exchange.live.front.compression.begin(session.req_header(), response)?;
+                exchange.encoder = exchange.live.front.compression.begin(request, response);
             }
         }
-        Ok(())
     }
 }
 
@@ -89,26 +81,19 @@ fn security_kind(class: RequestClass) -> Kind {
 }
 
 /// What another server answers is its own, but for what the configuration and the contract say.
-fn finish_routed(
-    route: &Route,
-    request: &RequestHeader,
-    response: &mut ResponseHeader,
-    exchange: &mut Exchange,
-) -> Result<()> {
+fn finish_routed(route: &Route, request: &RequestHeader, response: &mut AnswerHead, exchange: &mut Exchange) {
     strip_answer(response);
     if !response.status.is_informational() {
-        put_security_headers(Kind::Foreign, exchange, response)?;
-        route.on_answers.edit_response(response)?;
-        exchange.encoder = exchange.live.front.compression.begin(request, response)?;
+        put_security_headers(Kind::Foreign, exchange, response);
+        route.on_answers.edit_answer(response);
+        exchange.encoder = exchange.live.front.compression.begin(request, response);
     }
-    Ok(())
 }
 
-fn put_security_headers(kind: Kind, exchange: &Exchange, response: &mut ResponseHeader) -> Result<()> {
+fn put_security_headers(kind: Kind, exchange: &Exchange, response: &mut AnswerHead) {
     for (name, value) in exchange.live.front.security.of(kind, &exchange.host) {
         if !response.headers.contains_key(name) {
-            response.insert_header(name, value)?;
+            response.headers.insert(name, value.clone());
         }
     }
-    Ok(())
 }

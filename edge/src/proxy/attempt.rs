@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use pingora_core::upstreams::peer::HttpPeer;
 use pingora_error::{Error, ErrorSource, ErrorType, Result};
-use pingora_proxy::Session;
 use tokio::time::Instant;
 
 use super::{CROWDED_PAUSE, Proxy, is_answered};
+use crate::conversation::Conversation;
 use crate::exchange::Exchange;
 use crate::upstream::connect_error::is_crowded;
 use crate::upstream::shard::Shard;
@@ -25,6 +25,17 @@ impl Proxy {
 
     /// Chooses a shard for the request, waiting for one if need be.
     pub(super) async fn choose_shard(&self, exchange: &mut Exchange) -> Result<Arc<Shard>> {
+        if !exchange.in_doubt
+            && !exchange.crowded
+            && let Some(passage) = self.pool.enter(exchange.key)
+        {
+            exchange.leave();
+            return Ok(exchange.choose(passage));
+        }
+        Box::pin(self.wait_for_shard(exchange)).await
+    }
+
+    async fn wait_for_shard(&self, exchange: &mut Exchange) -> Result<Arc<Shard>> {
         let doubtful = std::mem::take(&mut exchange.in_doubt).then(|| exchange.shard().cloned()).flatten();
         exchange.leave();
         if let Some(shard) = doubtful {
@@ -81,15 +92,15 @@ impl Proxy {
     /// sent, or its method is idempotent and the whole of it is still here.
     pub(super) fn note_interrupted(
         &self,
-        session: &Session,
+        client: &impl Conversation,
         exchange: &mut Exchange,
         mut error: Box<Error>,
         reused: bool,
     ) -> Box<Error> {
-        let whole = !is_answered(session) && !session.retry_buffer_truncated();
+        let whole = !is_answered(client) && client.is_body_kept();
         let went_away = *error.esource() == ErrorSource::Upstream && !matches!(error.etype(), ErrorType::HTTPStatus(_));
         let unsent = *error.etype() == ErrorType::WriteError;
-        let repeatable = unsent || session.req_header().method.is_idempotent();
+        let repeatable = unsent || client.request().method.is_idempotent();
         // A connection that was kept from an earlier request may have died long before this one.
         let was_dead_before = reused && unsent;
         if went_away && let Some(shard) = exchange.shard() {

@@ -7,11 +7,11 @@ use futures_util::FutureExt;
 use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderMap, HeaderValue, Method, Version};
 use pingora_error::{Error, ErrorType, Result};
-use pingora_http::ResponseHeader;
-use pingora_proxy::Session;
 
 use super::answer::finish_piece;
 use super::{Proxy, announced_length};
+use crate::answer_head::AnswerHead;
+use crate::conversation::Conversation;
 use crate::exchange::Exchange;
 use crate::upstream::link::{Head, Length, Link, Writer, WrongLength};
 
@@ -30,7 +30,7 @@ pub(super) fn is_plain(headers: &HeaderMap) -> bool {
 
 /// What is still to be done with the client's side of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Client {
+enum Side {
     /// Its body is read.
     Sends,
     /// It waits for the answer, and may go away.
@@ -41,19 +41,19 @@ enum Client {
 
 impl Proxy {
     /// Brings the request to a shard, again if need be, and its answer to the client.
-    pub(super) async fn carry(&self, session: &mut Session, exchange: &mut Exchange) -> Result<()> {
-        if !session.is_body_empty() {
-            session.enable_retry_buffering();
+    pub(super) async fn carry(&self, client: &mut impl Conversation, exchange: &mut Exchange) -> Result<()> {
+        if client.has_body() {
+            client.keep_body();
         }
         loop {
-            match self.attempt(session, exchange).await {
+            match self.attempt(client, exchange).await {
                 Err(error) if error.retry() => {}
                 done => return done,
             }
         }
     }
 
-    async fn attempt(&self, session: &mut Session, exchange: &mut Exchange) -> Result<()> {
+    async fn attempt(&self, client: &mut impl Conversation, exchange: &mut Exchange) -> Result<()> {
         self.begin_attempt(exchange);
         let shard = self.choose_shard(exchange).await?;
         let mut link = match shard.link().await {
@@ -61,48 +61,50 @@ impl Proxy {
             Err(error) => return Err(self.note_unreachable(exchange, error)),
         };
         let was_reused = link.is_reused;
-        match self.pass(session, exchange, &mut link).await {
+        match self.pass(client, exchange, &mut link).await {
             Ok(()) => {
                 if link.is_reusable() {
                     shard.keep(link);
                 }
                 Ok(())
             }
-            Err(error) => Err(self.note_interrupted(session, exchange, error, was_reused)),
+            Err(error) => Err(self.note_interrupted(client, exchange, error, was_reused)),
         }
     }
 
     /// One request, one answer.
-    async fn pass(&self, session: &mut Session, exchange: &mut Exchange, link: &mut Link) -> Result<()> {
-        let mut client = self.begin(session, exchange, &mut link.writer)?;
-        let mut header = self.head(session, exchange, link, &mut client).await?;
-        self.judge_answer(&header, exchange)?;
+    async fn pass(&self, client: &mut impl Conversation, exchange: &mut Exchange, link: &mut Link) -> Result<()> {
+        let mut side = self.begin(client, exchange, &mut link.writer)?;
+        let mut head = self.head(client, exchange, link, &mut side).await?;
+        self.judge_answer(&head, exchange)?;
         let ends = link.reader.is_done();
-        if !ends && !header.headers.contains_key(CONTENT_LENGTH) {
+        if !ends && !head.headers.contains_key(CONTENT_LENGTH) {
             // Its end is told without closing the connection.
-            header.set_version(Version::HTTP_11);
-            header.insert_header(TRANSFER_ENCODING, HeaderValue::from_static("chunked"))?;
+            head.version = Version::HTTP_11;
+            head.headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
         }
-        self.finish_answer(session, &mut header, exchange)?;
-        session.write_response_header(Box::new(header), ends).await.map_err(Error::into_down)?;
-        if ends {
-            return session.downstream_session.finish_body().await.map_err(Error::into_down);
-        }
-        loop {
-            let mut piece = self.piece(session, exchange, link, &mut client).await?;
+        self.finish_answer(client.request(), &mut head, exchange);
+        client.write_head(head, ends).await?;
+        while !link.reader.is_done() {
+            let at_hand = self.piece(client, exchange, link, &mut side).now_or_never();
+            let mut piece = match at_hand {
+                Some(piece) => piece?,
+                None => {
+                    client.flush().await?;
+                    self.piece(client, exchange, link, &mut side).await?
+                }
+            };
             let ends = link.reader.is_done();
             finish_piece(&mut piece, ends, exchange)?;
-            session.write_response_body(piece, ends).await.map_err(Error::into_down)?;
-            if ends {
-                return Ok(());
-            }
+            client.write_body(piece, ends).await?;
         }
+        Ok(())
     }
 
     /// Writes the head, and as much of the body as is there.
-    fn begin(&self, session: &mut Session, exchange: &mut Exchange, writer: &mut Writer) -> Result<Client> {
-        let has_body = !session.is_body_empty();
-        let request = session.req_header();
+    fn begin(&self, client: &mut impl Conversation, exchange: &mut Exchange, writer: &mut Writer) -> Result<Side> {
+        let has_body = client.has_body();
+        let request = client.request();
         let Some(vouched) = &exchange.vouched else {
             return Error::e_explain(ErrorType::InternalError, "a request was routed before it was examined");
         };
@@ -121,48 +123,48 @@ impl Proxy {
         writer.begin(&head, length);
         if !has_body {
             writer.end().map_err(wrong_length)?;
-            return Ok(Client::Waits);
+            return Ok(Side::Waits);
         }
-        self.await_body(session, exchange);
-        let mut client = Client::Sends;
-        if let Some(sent_before) = session.get_retry_buffer() {
-            client = self.send(session, exchange, writer, Some(sent_before))?;
+        self.await_body(client, exchange);
+        let mut side = Side::Sends;
+        if let Some(sent_before) = client.kept_body() {
+            side = self.send(client, exchange, writer, Some(sent_before))?;
         }
-        if client == Client::Sends
-            && let Some(piece) = session.downstream_session.read_body_or_idle(false).now_or_never()
+        if side == Side::Sends
+            && let Some(piece) = client.read_body(false).now_or_never()
         {
-            client = self.send(session, exchange, writer, piece.map_err(Error::into_down)?)?;
+            side = self.send(client, exchange, writer, piece?)?;
         }
-        Ok(client)
+        Ok(side)
     }
 
     /// Takes a piece of the body; `None` is its end.
     fn send(
         &self,
-        session: &mut Session,
+        client: &mut impl Conversation,
         exchange: &mut Exchange,
         writer: &mut Writer,
         piece: Option<Bytes>,
-    ) -> Result<Client> {
-        let ends = piece.is_none() || session.is_body_done();
+    ) -> Result<Side> {
+        let ends = piece.is_none() || client.is_body_done();
         let piece = piece.unwrap_or_default();
         self.pass_body(piece.len(), ends, exchange)?;
         writer.body(&piece).map_err(wrong_length)?;
         if ends {
             writer.end().map_err(wrong_length)?;
         }
-        Ok(if ends { Client::Waits } else { Client::Sends })
+        Ok(if ends { Side::Waits } else { Side::Sends })
     }
 
     /// Sends the request until its answer begins.
     async fn head(
         &self,
-        session: &mut Session,
+        client: &mut impl Conversation,
         exchange: &mut Exchange,
         Link { reader, writer, .. }: &mut Link,
-        client: &mut Client,
-    ) -> Result<ResponseHeader> {
-        let to_head = session.req_header().method == Method::HEAD;
+        side: &mut Side,
+    ) -> Result<AnswerHead> {
+        let to_head = client.request().method == Method::HEAD;
         loop {
             tokio::select! {
                 biased;
@@ -175,8 +177,8 @@ impl Proxy {
                     };
                 },
                 header = reader.head(to_head) => return header,
-                heard = session.downstream_session.read_body_or_idle(*client == Client::Waits), if listens(*client, writer) => {
-                    *client = self.hear(session, exchange, writer, *client, heard)?;
+                heard = client.read_body(*side == Side::Waits), if listens(*side, writer) => {
+                    *side = self.hear(client, exchange, writer, *side, heard?)?;
                 }
             }
         }
@@ -185,10 +187,10 @@ impl Proxy {
     /// Reads the next piece of the answer; the client may still be sending.
     async fn piece(
         &self,
-        session: &mut Session,
+        client: &mut impl Conversation,
         exchange: &mut Exchange,
         Link { reader, writer, .. }: &mut Link,
-        client: &mut Client,
+        side: &mut Side,
     ) -> Result<Option<Bytes>> {
         loop {
             tokio::select! {
@@ -198,26 +200,25 @@ impl Proxy {
                     // Its answer does not depend on the rest of the request.
                     writer.abandon();
                 },
-                heard = session.downstream_session.read_body_or_idle(*client == Client::Waits), if listens(*client, writer) => {
-                    *client = self.hear(session, exchange, writer, *client, heard)?;
+                heard = client.read_body(*side == Side::Waits), if listens(*side, writer) => {
+                    *side = self.hear(client, exchange, writer, *side, heard?)?;
                 }
             }
         }
     }
 
-    /// Something came from the client: a piece of its body, its end, or the news that it is gone.
+    /// Something came from the client: a piece of its body, its end, or what belongs to its next request.
     fn hear(
         &self,
-        session: &mut Session,
+        client: &mut impl Conversation,
         exchange: &mut Exchange,
         writer: &mut Writer,
-        client: Client,
-        heard: Result<Option<Bytes>>,
-    ) -> Result<Client> {
-        let piece = heard.map_err(Error::into_down)?;
-        match client {
-            Client::Sends => self.send(session, exchange, writer, piece),
-            Client::Waits | Client::Silent => Ok(Client::Silent),
+        side: Side,
+        piece: Option<Bytes>,
+    ) -> Result<Side> {
+        match side {
+            Side::Sends => self.send(client, exchange, writer, piece),
+            Side::Waits | Side::Silent => Ok(Side::Silent),
         }
     }
 }
@@ -227,10 +228,10 @@ fn wrong_length(error: WrongLength) -> Box<Error> {
 }
 
 /// What a client sends is read only as fast as the shard takes it.
-fn listens(client: Client, writer: &Writer) -> bool {
-    match client {
-        Client::Sends => !writer.has_pending(),
-        Client::Waits => true,
-        Client::Silent => false,
+fn listens(side: Side, writer: &Writer) -> bool {
+    match side {
+        Side::Sends => !writer.has_pending(),
+        Side::Waits => true,
+        Side::Silent => false,
     }
 }

@@ -1,5 +1,6 @@
 //! Admits a request, and decides who answers it.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use gatehouse_shared::contract::Scheme;
@@ -8,7 +9,6 @@ use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
 use http::{Method, StatusCode};
 use pingora_error::Result;
 use pingora_http::RequestHeader;
-use pingora_proxy::Session;
 use tracing::info_span;
 
 use super::Proxy;
@@ -17,7 +17,8 @@ use crate::admission::framing;
 use crate::admission::request_shape;
 use crate::config::policy::Feed;
 use crate::content::answer_cache;
-use crate::exchange::Exchange;
+use crate::conversation::Conversation;
+use crate::exchange::{Exchange, RequestId};
 use crate::front::{Front, Route};
 use crate::refusal;
 use crate::reply::Reply;
@@ -38,22 +39,24 @@ pub(super) enum Next {
 
 impl Proxy {
     /// Admits and routes.
-    pub(super) fn examine(&self, session: &mut Session, exchange: &mut Exchange) -> Result<Next> {
+    pub(super) fn examine(&self, client: &mut impl Conversation, exchange: &mut Exchange) -> Result<Next> {
         let live = exchange.live.clone();
-        let is_clear = is_clear(session);
-        let request = session.req_header_mut();
+        let is_clear = is_clear(client);
+        let request = client.request_mut();
         exchange.client = forwarded_for::client(exchange.client, &request.headers, &exchange.live.trusted_proxies);
         strip(request);
         let host = host_of(request);
         let most_fields = live.rules.connections.max_header_fields;
         let shape = request_shape::check(request.raw_path(), host, &request.headers, most_fields);
         if let Err(misshapen) = shape {
+            // Nothing more is believed of who writes such requests.
+            client.end_connection();
             return Ok(Next::Reply(refusal::misshapen(misshapen)));
         }
         if !is_clear {
             self.bans.found(Feed::Smuggling, exchange.client);
             // What follows its header may be a body or not: nothing more of this connection is read.
-            session.set_keepalive(None);
+            client.end_connection();
             return Ok(Next::Reply(refusal::unclear_framing()));
         }
         exchange.host = host.unwrap_or_default().to_owned();
@@ -86,16 +89,16 @@ impl Proxy {
             return Ok(Next::Reply(refusal::too_large(exchange)));
         }
         self.retries.deposit();
-        let client = exchange.client.to_string();
-        exchange.key = key(affinity, &request.headers, request.uri.query(), &client);
+        let address = text_of(exchange.client);
+        exchange.key = key(affinity, &request.headers, request.uri.query(), &address);
         if let Some(seconds) = self.overload.refuses(&self.pool, request, exchange) {
             let jitter = self.chance.number() % live.config.overload.retry_after_seconds.max(1);
             return Ok(Next::Reply(Reply::busy(seconds + jitter, "The server is busy; try again later")));
         }
         exchange.document = answer_cache::Document::asked_by(request);
-        let (target, traceparent) = self.identify(request, exchange)?;
-        let facts = facts(exchange, request, &target, &traceparent);
-        exchange.vouched = Vouched::new(&client, facts, &self.secret);
+        let traceparent = self.identify(request, exchange)?;
+        let facts = facts(exchange, request, &traceparent);
+        exchange.vouched = Vouched::new(&address, facts, &self.secret);
         Ok(Next::Forward)
     }
 
@@ -110,23 +113,22 @@ impl Proxy {
         if announced_length(request).is_some_and(|length| length > exchange.body_limit) {
             return Ok(Next::Reply(refusal::too_large(exchange)));
         }
-        let (target, traceparent) = self.identify(request, exchange)?;
-        let facts = facts(exchange, request, &target, &traceparent);
+        let traceparent = self.identify(request, exchange)?;
+        let facts = facts(exchange, request, &traceparent);
         exchange.announced = Announced::new(&exchange.client.to_string(), facts);
         exchange.route = Some(route);
         Ok(Next::Forward)
     }
 
     /// Gives the request its id and its place in a trace, and its target the form that is passed on.
-    fn identify(&self, request: &mut RequestHeader, exchange: &mut Exchange) -> Result<(String, String)> {
-        let target = request.uri.path_and_query().map_or("/", |target| target.as_str()).to_owned();
-        if request.raw_path() != target.as_bytes() {
+    fn identify(&self, request: &mut RequestHeader, exchange: &mut Exchange) -> Result<String> {
+        if request.raw_path() != target_of(request).as_bytes() {
             // The absolute form of a proxied request: shards get the origin form, which is what is signed.
+            let target = target_of(request).to_owned();
             request.set_raw_path(target.as_bytes())?;
         }
-        exchange.request_id = format!("{:016x}", self.chance.number());
-        let traceparent = self.trace(request, exchange).to_string();
-        Ok((target, traceparent))
+        exchange.request_id = RequestId::of(self.chance.number());
+        Ok(self.trace(request, exchange).text())
     }
 
     /// Continues the client's trace or begins one.
@@ -153,24 +155,43 @@ impl Proxy {
     }
 }
 
+/// An address as text; most are IPv4, and formatting takes its time.
+fn text_of(address: IpAddr) -> String {
+    let IpAddr::V4(address) = address else { return address.to_string() };
+    let mut text = String::with_capacity("255.255.255.255".len());
+    for (at, octet) in address.octets().into_iter().enumerate() {
+        if at > 0 {
+            text.push('.');
+        }
+        let digits = [octet / 100, octet / 10 % 10, octet % 10];
+        let leading = digits.iter().take(2).take_while(|digit| **digit == 0).count();
+        text.extend(digits.into_iter().skip(leading).map(|digit| char::from(b'0' + digit)));
+    }
+    text
+}
+
 /// Whether every reader of the request sees the same end of it.
-fn is_clear(session: &Session) -> bool {
-    let request = session.req_header();
-    let coded = request.headers.contains_key(TRANSFER_ENCODING);
-    let raw = session.as_http1().filter(|_| coded).map(|http1| http1.get_headers_raw_bytes());
+fn is_clear(client: &impl Conversation) -> bool {
+    let request = client.request();
+    let raw = request.headers.get(TRANSFER_ENCODING).and_then(|_| client.raw_head());
     framing::is_clear(request.version, &request.headers) && !raw.is_some_and(|raw| framing::names_a_length(&raw))
 }
 
-fn facts<'r>(exchange: &'r Exchange, request: &'r RequestHeader, target: &'r str, traceparent: &'r str) -> Facts<'r> {
+fn facts<'r>(exchange: &'r Exchange, request: &'r RequestHeader, traceparent: &'r str) -> Facts<'r> {
     Facts {
         // Requests in the clear are redirected by another application and never come here.
         scheme: Scheme::Https,
         host: &exchange.host,
-        request_id: &exchange.request_id,
+        request_id: exchange.request_id.as_str(),
         traceparent,
         method: request.method.as_str(),
-        target,
+        target: target_of(request),
     }
+}
+
+/// Path and query.
+fn target_of(request: &RequestHeader) -> &str {
+    request.uri.path_and_query().map_or("/", |target| target.as_str())
 }
 
 /// HTTP/2 names the host in `:authority`, HTTP/1 in `Host`; Pingora refuses requests where the two disagree.
@@ -191,5 +212,19 @@ fn document_of(front: &Front, request: &RequestHeader, document: Document) -> Re
             Reply::error(StatusCode::NOT_FOUND, "M_NOT_FOUND", "This server publishes no such document")
         }
         _ => refusal::read_only(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_written_as_the_standard_library_does() {
+        for octets in [[0, 0, 0, 0], [127, 0, 0, 1], [255, 255, 255, 255], [10, 9, 99, 100], [1, 20, 200, 101]] {
+            let address = IpAddr::from(octets);
+            assert_eq!(text_of(address), address.to_string());
+        }
+        assert_eq!(text_of("2001:db8::1".parse().unwrap()), "2001:db8::1");
     }
 }

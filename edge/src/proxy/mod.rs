@@ -1,19 +1,13 @@
-//! The way of one request: admitted, routed, sent to a shard, answered. Pingora calls these in this order.
+//! The way of one request: admitted, routed, sent to a shard, answered.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_trait::async_trait;
-use bytes::Bytes;
 use gatehouse_shared::contract::ClusterSecret;
 use gatehouse_shared::net::client_ip::canonical;
 use http::StatusCode;
-use http::header::UPGRADE;
-use pingora_core::modules::http::HttpModules;
-use pingora_core::upstreams::peer::HttpPeer;
 use pingora_error::{Error, ErrorType, Result};
-use pingora_http::{RequestHeader, ResponseHeader};
-use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
+use pingora_http::RequestHeader;
 use tokio::time::Instant;
 use tracing::{debug, warn};
 
@@ -21,7 +15,8 @@ use crate::access_log::{AccessRecorder, Answered};
 use crate::admission::request_class::RequestClass;
 use crate::bans::Bans;
 use crate::chance::Chance;
-use crate::content::answer_cache::{AnswerCache, Looked};
+use crate::content::answer_cache::{AnswerCache, Document, Looked};
+use crate::conversation::{Conversation, Patience};
 use crate::exchange::Exchange;
 use crate::header_deadline;
 use crate::live::Current;
@@ -40,10 +35,11 @@ mod answer;
 mod attempt;
 mod carry;
 mod examine;
+mod through_pingora;
 
 pub(crate) use examine::host_of;
+pub(crate) use through_pingora::ThroughPingora;
 
-use answer::finish_piece;
 use carry::is_plain;
 use examine::{Next, announced_length};
 
@@ -72,200 +68,109 @@ pub(crate) struct Proxy {
     pub(crate) exports_spans: bool,
 }
 
-#[async_trait]
-impl ProxyHttp for Proxy {
-    type CTX = Exchange;
-
-    fn new_ctx(&self) -> Exchange {
-        Exchange::new(self.live.load_full())
+impl Proxy {
+    /// Takes a request that is answered without Pingora's proxy: all but those that change the protocol, or go to another
+    /// server than a shard.
+    pub(crate) fn take(&self, request: &RequestHeader) -> Option<Box<Exchange>> {
+        let exchange = Box::new(Exchange::new(self.live.load_full()));
+        let host = host_of(request).unwrap_or_default();
+        let route = exchange.live.front.routes.find(host, request.uri.path());
+        let to_shards = route.is_none_or(|(route, _)| route.backend().is_none());
+        (to_shards && is_plain(&request.headers)).then_some(exchange)
     }
 
-    /// None: the default would compress everything.
-    fn init_downstream_modules(&self, _modules: &mut HttpModules) {}
+    /// Answers a request that was taken.
+    pub(crate) async fn answer(&self, client: &mut impl Conversation, mut exchange: Box<Exchange>) {
+        self.receive(client, &mut exchange);
+        let answered = match self.respond(client, &mut exchange).await {
+            Ok(true) => Ok(()),
+            Ok(false) => Error::e_explain(ErrorType::InternalError, "a request for another server was taken"),
+            Err(error) => Err(error),
+        };
+        if let Err(error) = &answered {
+            Box::pin(self.fail(client, error, &mut exchange)).await;
+        }
+        self.conclude(client, answered.err().as_deref(), &mut exchange);
+    }
 
-    async fn early_request_filter(&self, session: &mut Session, exchange: &mut Exchange) -> Result<()> {
+    /// The head of a request is there.
+    fn receive(&self, client: &mut impl Conversation, exchange: &mut Exchange) {
         header_deadline::header_arrived();
         let idle = Some(exchange.live.body_idle);
-        session.set_read_timeout(idle);
-        session.set_write_timeout(exchange.live.pace.map_or(idle, |pace| Some(pace.longest_write())));
-        session.set_total_drain_timeout(Some(DRAIN_REFUSED));
-        Ok(())
+        let write = exchange.live.pace.map_or(idle, |pace| Some(pace.longest_write()));
+        client.be_patient(Patience { read: idle, write, drain: DRAIN_REFUSED });
+        if let Some(peer) = client.peer() {
+            exchange.client = canonical(peer);
+        }
     }
 
-    /// Answers what the edge answers itself; `true` says that it did.
-    async fn request_filter(&self, session: &mut Session, exchange: &mut Exchange) -> Result<bool> {
-        exchange.started = Instant::now();
-        if let Some(address) = session.client_addr().and_then(|address| address.as_inet()) {
-            exchange.client = canonical(address.ip());
-        }
-        let reply = match self.examine(session, exchange)? {
+    /// Answers a request; `false` leaves that to Pingora's proxy. What is rare has a place of its own, so that the usual
+    /// request does without it.
+    async fn respond(&self, client: &mut impl Conversation, exchange: &mut Exchange) -> Result<bool> {
+        let reply = match self.examine(client, exchange)? {
             Next::Forward => match self.recall(exchange).await {
                 Some(reply) => Some(reply),
-                None if exchange.route.is_none() && is_plain(&session.req_header().headers) => {
-                    self.carry(session, exchange).await?;
+                None if exchange.route.is_none() && is_plain(&client.request().headers) => {
+                    self.carry(client, exchange).await?;
                     return Ok(true);
                 }
                 None => return Ok(false),
             },
             Next::Reply(reply) => Some(reply),
-            Next::File(route) => routed::send_file(session, &route, &exchange.live.front, &exchange.host).await?,
+            Next::File(route) => {
+                Box::pin(routed::send_file(client, &route, &exchange.live.front, &exchange.host)).await?
+            }
         };
         if let Some(reply) = reply {
-            self.refuse_or_answer(session, reply, exchange).await?;
+            Box::pin(self.refuse_or_answer(client, reply, exchange)).await?;
         }
         Ok(true)
     }
 
-    /// For what Pingora brings on its way: a server of a configured route, or a shard with which a protocol is changed.
-    async fn upstream_peer(&self, session: &mut Session, exchange: &mut Exchange) -> Result<Box<HttpPeer>> {
-        self.begin_attempt(exchange);
-        let upgrades = session.req_header().headers.contains_key(UPGRADE);
-        self.choose_peer(upgrades, exchange).await
-    }
-
-    async fn request_body_filter(
-        &self,
-        session: &mut Session,
-        body: &mut Option<Bytes>,
-        end: bool,
-        exchange: &mut Exchange,
-    ) -> Result<()> {
-        // What a WebSocket sends is no body.
-        if session.was_upgraded() {
-            return Ok(());
+    /// The request failed for good: says so in Matrix's words, if anything can still be said. Returns the status.
+    async fn fail(&self, client: &mut impl Conversation, error: &Error, exchange: &mut Exchange) -> u16 {
+        let reply = if is_answered(client) { None } else { refusal::failure(error, exchange) };
+        let status = reply.as_ref().map_or(0, |reply| reply.status().as_u16());
+        if status >= 500 {
+            warn!(request.id = %exchange.request_id, %error, status, "a request failed");
         }
-        self.pass_body(body.as_ref().map_or(0, Bytes::len), end, exchange)
-    }
-
-    async fn upstream_request_filter(
-        &self,
-        session: &mut Session,
-        request: &mut RequestHeader,
-        exchange: &mut Exchange,
-    ) -> Result<()> {
-        self.await_body(session, exchange);
-        match (&exchange.vouched, &exchange.announced, &exchange.route) {
-            (Some(vouched), ..) => vouched.put_on(request),
-            (None, Some(announced), Some(route)) => {
-                announced.put_on(request)?;
-                if route.strip_prefix {
-                    routed::strip_prefix(&exchange.live.front, &exchange.host, request)?;
-                }
-                route.on_requests.edit_request(request)
-            }
-            _ => Error::e_explain(ErrorType::InternalError, "a request was routed before it was examined"),
-        }
-    }
-
-    async fn upstream_response_filter(
-        &self,
-        _session: &mut Session,
-        response: &mut ResponseHeader,
-        exchange: &mut Exchange,
-    ) -> Result<()> {
-        self.judge_answer(response, exchange)
-    }
-
-    async fn response_filter(
-        &self,
-        session: &mut Session,
-        response: &mut ResponseHeader,
-        exchange: &mut Exchange,
-    ) -> Result<()>
-    where
-        Self::CTX: Send + Sync,
-    {
-        if response.status == StatusCode::SWITCHING_PROTOCOLS {
-            // A WebSocket may be silent for as long as both sides like.
-            session.set_read_timeout(None);
-        }
-        self.finish_answer(session, response, exchange)
-    }
-
-    fn response_body_filter(
-        &self,
-        session: &mut Session,
-        body: &mut Option<Bytes>,
-        ends: bool,
-        exchange: &mut Exchange,
-    ) -> Result<Option<Duration>>
-    where
-        Self::CTX: Send + Sync,
-    {
-        if !session.was_upgraded() {
-            finish_piece(body, ends, exchange)?;
-        }
-        Ok(None)
-    }
-
-    fn fail_to_connect(
-        &self,
-        _session: &mut Session,
-        _peer: &HttpPeer,
-        exchange: &mut Exchange,
-        error: Box<Error>,
-    ) -> Box<Error> {
-        self.note_unreachable(exchange, error)
-    }
-
-    fn error_while_proxy(
-        &self,
-        _peer: &HttpPeer,
-        session: &mut Session,
-        error: Box<Error>,
-        exchange: &mut Exchange,
-        reused: bool,
-    ) -> Box<Error> {
-        self.note_interrupted(session, exchange, error, reused)
-    }
-
-    /// The request failed for good: says so in Matrix's words, if anything can still be said.
-    async fn fail_to_proxy(&self, session: &mut Session, error: &Error, exchange: &mut Exchange) -> FailToProxy
-    where
-        Self::CTX: Send + Sync,
-    {
-        let reply = if is_answered(session) { None } else { refusal::failure(error, exchange) };
-        let error_code = reply.as_ref().map_or(0, |reply| reply.status().as_u16());
-        if error_code >= 500 {
-            warn!(request.id = %exchange.request_id, %error, status = error_code, "a request failed");
-        }
+        client.end_connection();
         if let Some(reply) = reply {
-            session.set_keepalive(None);
             // A client that is gone has no use for the answer.
-            let _ = self.refuse_or_answer(session, reply, exchange).await;
+            let _ = self.refuse_or_answer(client, reply, exchange).await;
         }
-        FailToProxy { error_code, can_reuse_downstream: false }
+        status
     }
 
-    async fn logging(&self, session: &mut Session, error: Option<&Error>, exchange: &mut Exchange)
-    where
-        Self::CTX: Send + Sync,
-    {
+    /// Counts and logs a request that is over.
+    fn conclude(&self, client: &impl Conversation, error: Option<&Error>, exchange: &mut Exchange) {
         header_deadline::header_expected();
-        let status = session.response_written().map(|response| response.status.as_u16());
-        let took = exchange.started.elapsed();
+        let status = client.status().map(|status| status.as_u16());
+        let now = Instant::now();
+        let took = now.duration_since(exchange.started);
         self.metrics.answered(exchange.class, status, took);
         if let Some(status) = status {
             exchange.span.record("http.response.status_code", status);
         }
+        let request = client.request();
         // A long poll takes as long as its client likes, and a path that is not there is nobody's endpoint.
         let is_endpoint = exchange.passage.is_some() && status.is_some_and(|status| !matches!(status, 404 | 405));
         if is_endpoint && exchange.class != RequestClass::Sync {
-            self.routes.answered(session.req_header().uri.path(), took, Instant::now());
+            self.routes.answered(request.uri.path(), took, now);
         }
-        self.access_log.record(&exchange.live, session, || Answered {
+        self.access_log.record(&exchange.live, client, || Answered {
             client: exchange.client,
             took,
             class: exchange.class,
             shard: exchange.shard().map_or("", |shard| shard.name()),
             attempts: exchange.attempts,
-            request_id: &exchange.request_id,
+            request_id: exchange.request_id.as_str(),
         });
         debug!(
             request.id = %exchange.request_id,
             client = %exchange.client,
-            method = %session.req_header().method,
-            path = session.req_header().uri.path(),
+            method = %request.method,
+            path = request.uri.path(),
             status,
             took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
             attempts = exchange.attempts,
@@ -274,27 +179,13 @@ impl ProxyHttp for Proxy {
         );
     }
 
-    /// Logged once, by `fail_to_proxy` and `logging`.
-    fn suppress_error_log(&self, _session: &Session, _exchange: &Exchange, _error: &Error) -> bool {
-        true
-    }
-
-    /// Counted by `upstream_peer`.
-    fn suppress_proxy_warn_log(
-        &self,
-        _session: &Session,
-        _exchange: &Exchange,
-        _error: &Error,
-        _context: ProxyWarnLogContext,
-    ) -> bool {
-        true
-    }
-}
-
-impl Proxy {
     /// The answer to a request for a document that the edge keeps, if it has it.
     async fn recall(&self, exchange: &mut Exchange) -> Option<Reply> {
         let document = exchange.document?;
+        Box::pin(self.look_up(document, exchange)).await
+    }
+
+    async fn look_up(&self, document: Document, exchange: &mut Exchange) -> Option<Reply> {
         let live = &exchange.live;
         let no_shard = self.pool.find(exchange.key).is_none();
         match self.kept.look(document, live.front.lifetimes, live.hold, no_shard).await {
@@ -322,25 +213,29 @@ impl Proxy {
     }
 
     /// Writes the answer, then lets a client that is still sending finish or be cut, so that it reads the answer first.
-    async fn refuse_or_answer(&self, session: &mut Session, mut reply: Reply, exchange: &Exchange) -> Result<()> {
-        let refused = reply.status().is_client_error() && !session.is_body_done();
+    async fn refuse_or_answer(
+        &self,
+        client: &mut impl Conversation,
+        mut reply: Reply,
+        exchange: &Exchange,
+    ) -> Result<()> {
+        let refused = reply.status().is_client_error() && !client.is_body_done();
         if refused {
-            session.set_keepalive(None);
+            client.end_connection();
         }
         for (name, value) in exchange.live.front.security.of(Kind::Matrix, &exchange.host) {
             reply = reply.with(name.clone(), value.clone());
         }
-        reply.send(session).await?;
+        reply.send(client).await?;
         if refused {
             // Either it stops sending or its time is up: both end the connection.
-            let _ = session.drain_request_body().await;
+            let _ = client.drain_body().await;
         }
         Ok(())
     }
 }
 
 /// Whether a final answer has begun: `100 Continue` is none, `101 Switching Protocols` is one.
-fn is_answered(session: &Session) -> bool {
-    let written = session.response_written().map(|response| response.status);
-    written.is_some_and(|status| !status.is_informational() || status == StatusCode::SWITCHING_PROTOCOLS)
+fn is_answered(client: &impl Conversation) -> bool {
+    client.status().is_some_and(|status| !status.is_informational() || status == StatusCode::SWITCHING_PROTOCOLS)
 }

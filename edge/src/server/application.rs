@@ -1,5 +1,6 @@
-//! How HTTP is spoken with clients: what is set on Pingora's proxy.
+//! The applications behind the listeners, and what is set on Pingora's proxy.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,7 +8,13 @@ use gatehouse_shared::limits::MAX_REQUEST_HEADER_BYTES;
 use pingora_core::apps::HttpServerOptions;
 use pingora_core::protocols::http::v2::server::{H2Options, default_h2_options};
 use pingora_core::server::configuration::ServerConf;
+use pingora_http::RequestHeader;
 use pingora_proxy::{HttpProxy, ProxyHttp};
+
+use crate::conversation::Conversation;
+use crate::exchange::Exchange;
+use crate::listener::application::Application;
+use crate::proxy::{Proxy, ThroughPingora};
 
 /// An idle HTTP/2 connection is closed after this time; Pingora's own default is never.
 const H2_IDLE: Duration = Duration::from_secs(300);
@@ -15,7 +22,66 @@ const H2_IDLE: Duration = Duration::from_secs(300);
 const MAX_ATTEMPTS: usize = 1_000;
 const UPSTREAM_KEEPALIVE: usize = 512;
 
-pub(super) fn application<P: ProxyHttp>(inner: P) -> HttpProxy<P> {
+/// Answers most requests itself, and the rest through Pingora.
+pub(super) struct Everything {
+    proxy: Arc<Proxy>,
+    pingora: Arc<HttpProxy<ThroughPingora>>,
+}
+
+impl Everything {
+    pub(super) fn new(proxy: Proxy) -> Self {
+        let proxy = Arc::new(proxy);
+        Self { pingora: Arc::new(with_pingora(ThroughPingora(proxy.clone()))), proxy }
+    }
+}
+
+impl Application for Everything {
+    type Taken = Box<Exchange>;
+    type Pingora = HttpProxy<ThroughPingora>;
+
+    fn take(&self, request: &RequestHeader) -> Option<Box<Exchange>> {
+        self.proxy.take(request)
+    }
+
+    fn answer(&self, client: &mut impl Conversation, taken: Box<Exchange>) -> impl Future<Output = ()> + Send {
+        self.proxy.answer(client, taken)
+    }
+
+    fn pingora(&self) -> &Arc<Self::Pingora> {
+        &self.pingora
+    }
+}
+
+/// Leaves everything to Pingora.
+pub(super) struct Plain<P>(Arc<HttpProxy<P>>);
+
+impl<P: ProxyHttp> Plain<P> {
+    pub(super) fn new(inner: P) -> Self {
+        Self(Arc::new(with_pingora(inner)))
+    }
+}
+
+impl<P: ProxyHttp + Send + Sync + 'static> Application for Plain<P>
+where
+    P::CTX: Send + Sync,
+{
+    type Taken = Infallible;
+    type Pingora = HttpProxy<P>;
+
+    fn take(&self, _request: &RequestHeader) -> Option<Infallible> {
+        None
+    }
+
+    async fn answer(&self, _client: &mut impl Conversation, taken: Infallible) {
+        match taken {}
+    }
+
+    fn pingora(&self) -> &Arc<Self::Pingora> {
+        &self.0
+    }
+}
+
+fn with_pingora<P: ProxyHttp>(inner: P) -> HttpProxy<P> {
     let conf = ServerConf {
         threads: std::thread::available_parallelism().map_or(1, usize::from),
         upstream_keepalive_pool_size: UPSTREAM_KEEPALIVE,

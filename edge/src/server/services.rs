@@ -4,20 +4,20 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use gatehouse_shared::contract::ClusterSecret;
-use pingora_core::apps::{HttpServerApp, ServerApp as _};
+use pingora_core::apps::ServerApp as _;
 use pingora_core::listeners::tls::Acceptor;
-use pingora_proxy::HttpProxy;
 use tokio::net::TcpListener;
 use tokio_util::task::TaskTracker;
 
 use super::StartError;
-use super::application::application;
+use super::application::{Everything, Plain};
 use super::listeners::{Listeners, Listening};
 use crate::access_log::AccessRecorder;
 use crate::bans::Bans;
 use crate::chance::Chance;
 use crate::config::EdgeConfig;
 use crate::content::answer_cache::AnswerCache;
+use crate::listener::application::Application;
 use crate::listener::endpoint::{Endpoint, Shared};
 use crate::listener::tickets::Tickets;
 use crate::listener::tls;
@@ -34,11 +34,11 @@ use crate::upstream::retry_budget::RetryBudget;
 
 /// The applications behind the listeners.
 pub(super) struct Services {
-    everything: Arc<HttpProxy<Proxy>>,
+    everything: Arc<Everything>,
     /// For the addresses of federation.
-    for_servers: Arc<HttpProxy<Proxy>>,
+    for_servers: Arc<Everything>,
     /// For the addresses in the clear.
-    redirect: Arc<HttpProxy<RedirectToHttps>>,
+    redirect: Arc<Plain<RedirectToHttps>>,
     acceptor: Arc<Acceptor>,
 }
 
@@ -51,7 +51,7 @@ impl Services {
         tickets: Arc<Tickets>,
         seed: u64,
     ) -> Result<Self, StartError> {
-        let proxy_for = |role, seed| parts.proxy(config, role, seed).map(application).map(Arc::new);
+        let proxy_for = |role, seed| parts.proxy(config, role, seed).map(Everything::new).map(Arc::new);
         let redirect = RedirectToHttps {
             first_port: listening.https.first().map_or(443, SocketAddr::port),
             live: parts.live.clone(),
@@ -61,7 +61,7 @@ impl Services {
         Ok(Self {
             everything: proxy_for(Role::Everything, seed)?,
             for_servers: proxy_for(Role::Federation, seed.wrapping_add(1))?,
-            redirect: Arc::new(application(redirect)),
+            redirect: Arc::new(Plain::new(redirect)),
             acceptor: Arc::new(Acceptor::from_server_config(tls::server_config(supply.certificates(), tickets))),
         })
     }
@@ -91,9 +91,9 @@ impl Services {
 
     /// After the last connection.
     pub(super) async fn cleanup(&self) {
-        self.everything.cleanup().await;
-        self.for_servers.cleanup().await;
-        self.redirect.cleanup().await;
+        self.everything.pingora().cleanup().await;
+        self.for_servers.pingora().cleanup().await;
+        self.redirect.pingora().cleanup().await;
     }
 }
 
@@ -131,7 +131,7 @@ impl Parts {
     }
 }
 
-fn accept_on<A: HttpServerApp + Send + Sync + 'static>(
+fn accept_on<A: Application>(
     listeners: Vec<TcpListener>,
     app: &Arc<A>,
     tls: Option<&Arc<Acceptor>>,

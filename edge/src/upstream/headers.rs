@@ -5,7 +5,9 @@ use gatehouse_shared::contract::{
 };
 use http::{HeaderName, HeaderValue};
 use pingora_error::Result;
-use pingora_http::{RequestHeader, ResponseHeader};
+use pingora_http::RequestHeader;
+
+use crate::answer_head::AnswerHead;
 
 /// Headers by which other proxies forward what this edge finds out itself.
 const FORWARDING: [&str; 2] = ["forwarded", "x-real-ip"];
@@ -27,11 +29,11 @@ pub(crate) fn strip(request: &mut RequestHeader) {
 }
 
 /// Removes what of the contract is among the headers of an answer, which must not leave the edge.
-pub(crate) fn strip_answer(response: &mut ResponseHeader) {
+pub(crate) fn strip_answer(response: &mut AnswerHead) {
     let ours: Vec<HeaderName> =
         response.headers.keys().filter(|name| name.as_str().starts_with(HEADER_PREFIX)).cloned().collect();
     for name in ours {
-        response.remove_header(&name);
+        response.headers.remove(name);
     }
 }
 

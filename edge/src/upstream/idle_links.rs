@@ -1,4 +1,4 @@
-//! The connections to one shard that wait for their next request.
+//! The connections to one shard that wait for their next request, by the worker whose requests they carry.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -7,14 +7,15 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::link::Link;
+use crate::workers;
 
-/// So many are kept; what is beyond belongs to a peak.
+/// So many are kept for each worker; what is beyond belongs to a peak.
 const MOST: usize = 512;
 
 /// Those used last are used first, so that a peak's connections grow old.
 #[derive(Debug)]
 pub(super) struct IdleLinks {
-    links: Mutex<VecDeque<Idle>>,
+    workers: Vec<Mutex<VecDeque<Idle>>>,
     life: Duration,
 }
 
@@ -27,13 +28,13 @@ struct Idle {
 impl IdleLinks {
     /// A connection that waits longer than `life` is closed.
     pub(super) fn new(life: Duration) -> Self {
-        Self { links: Mutex::default(), life }
+        Self { workers: (0..workers::count()).map(|_| Mutex::default()).collect(), life }
     }
 
     /// A connection of this generation that nothing was heard from.
     pub(super) async fn take(&self, generation: u64) -> Option<Link> {
         loop {
-            let mut idle = self.links.lock().pop_back()?;
+            let mut idle = self.own()?.lock().pop_back()?;
             let is_young = idle.since.elapsed() < self.life;
             if idle.link.generation == generation && is_young && idle.link.is_silent().await {
                 idle.link.is_reused = true;
@@ -44,7 +45,8 @@ impl IdleLinks {
 
     /// Keeps a connection for the next request.
     pub(super) fn keep(&self, link: Link) {
-        let mut links = self.links.lock();
+        let Some(own) = self.own() else { return };
+        let mut links = own.lock();
         links.push_back(Idle { link, since: Instant::now() });
         let surplus = if links.len() > MOST { links.pop_front() } else { None };
         // Closed without the lock.
@@ -54,16 +56,24 @@ impl IdleLinks {
 
     /// Closes those that have waited too long.
     pub(super) fn close_old(&self) {
-        let mut links = self.links.lock();
-        let old = links.iter().take_while(|idle| idle.since.elapsed() >= self.life).count();
-        let old: Vec<Idle> = links.drain(..old).collect();
-        drop(links);
-        drop(old);
+        for worker in &self.workers {
+            let mut links = worker.lock();
+            let old = links.iter().take_while(|idle| idle.since.elapsed() >= self.life).count();
+            let old: Vec<Idle> = links.drain(..old).collect();
+            drop(links);
+            drop(old);
+        }
     }
 
     /// Closes all of them.
     pub(super) fn close_all(&self) {
-        let links = std::mem::take(&mut *self.links.lock());
-        drop(links);
+        for worker in &self.workers {
+            let links = std::mem::take(&mut *worker.lock());
+            drop(links);
+        }
+    }
+
+    fn own(&self) -> Option<&Mutex<VecDeque<Idle>>> {
+        self.workers.get(workers::index())
     }
 }

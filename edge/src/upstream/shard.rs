@@ -59,7 +59,9 @@ pub(crate) struct Shard {
     /// Healthy or not, it gets no new requests: the edge is about to stop it.
     draining: AtomicBool,
     /// Requests that it has and has not answered.
-    in_flight: watch::Sender<usize>,
+    in_flight: AtomicUsize,
+    /// Tells who drains it that it has answered everything.
+    idle_again: Notify,
     /// Those of them that are work, unlike long polls and what waits for a client.
     working: AtomicUsize,
     gauge: Gauge,
@@ -137,7 +139,8 @@ impl Shard {
             left_out: Mutex::default(),
             restrained: AtomicU8::new(0),
             draining: AtomicBool::new(false),
-            in_flight: watch::Sender::new(0),
+            in_flight: AtomicUsize::new(0),
+            idle_again: Notify::new(),
             working: AtomicUsize::new(0),
             gauge,
             doubt: Notify::new(),
@@ -172,7 +175,8 @@ impl Shard {
         if let Some(link) = self.idle.take(generation).await {
             return Ok(link);
         }
-        let mut link = Link::connect(&self.address, self.tls(), self.policy.connect_timeout).await?;
+        // Rare enough for a place of its own.
+        let mut link = Box::pin(Link::connect(&self.address, self.tls(), self.policy.connect_timeout)).await?;
         link.generation = generation;
         Ok(link)
     }
@@ -197,14 +201,14 @@ impl Shard {
     /// Counts a request that is sent to this shard, until what this answers is dropped. `None` when the shard is drained:
     /// counted before it is asked, so that whoever drains sees the request or the request sees that.
     pub(super) fn enter(self: &Arc<Self>) -> Option<Passage> {
-        self.in_flight.send_modify(|count| *count += 1);
+        self.in_flight.fetch_add(1, Ordering::SeqCst);
         let passage = Passage(self.clone());
         (!self.draining.load(Ordering::SeqCst)).then_some(passage)
     }
 
     /// How many requests it has and has not answered.
     pub(crate) fn in_flight(&self) -> usize {
-        *self.in_flight.borrow()
+        self.in_flight.load(Ordering::SeqCst)
     }
 
     /// Takes no new requests from now on, whatever its health check says.
@@ -219,10 +223,15 @@ impl Shard {
         self.check_now();
     }
 
-    /// Resolves once it has answered everything.
+    /// Resolves once it has answered everything. Only told while it is drained.
     pub(crate) async fn drained(&self) {
-        // The sender lives in `self`, so this cannot fail.
-        let _ = self.in_flight.subscribe().wait_for(|count| *count == 0).await;
+        loop {
+            let told = self.idle_again.notified();
+            if self.in_flight() == 0 {
+                return;
+            }
+            told.await;
+        }
     }
 
     /// Resolves once it takes requests.
@@ -383,7 +392,11 @@ impl Passage {
 
 impl Drop for Passage {
     fn drop(&mut self) {
-        self.0.in_flight.send_modify(|count| *count -= 1);
+        let was_last = self.0.in_flight.fetch_sub(1, Ordering::SeqCst) == 1;
+        // Whoever drains has said so before it looks at the count.
+        if was_last && self.0.draining.load(Ordering::SeqCst) {
+            self.0.idle_again.notify_waiters();
+        }
     }
 }
 

@@ -4,15 +4,30 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// `listener → admission → routing → upstream`: these never use each other, nor what puts them together.
-const ROOMS: [(&str, &[&str]); 8] = [
-    ("listener", &["admission", "bans", "config", "header_deadline", "metrics", "private_file"]),
+const ROOMS: [(&str, &[&str]); 9] = [
+    (
+        "listener",
+        &[
+            "admission",
+            "bans",
+            "config",
+            "conversation",
+            "ending",
+            "header_deadline",
+            "http1",
+            "metrics",
+            "private_file",
+            "workers",
+        ],
+    ),
+    ("http1", &["answer_head", "conversation", "ending"]),
     ("acme", &["chance", "config", "listener", "private_file"]),
-    ("admission", &["config"]),
+    ("admission", &["config", "ending"]),
     ("bans", &["admission", "config", "live", "metrics", "private_file"]),
     ("routing", &[]),
     // Files and what is done to bodies; what a client takes is decided in `routing`.
-    ("content", &["routing"]),
-    ("upstream", &["config"]),
+    ("content", &["answer_head", "routing"]),
+    ("upstream", &["answer_head", "config", "http1", "workers"]),
     // Asks from outside, like a stranger: what the edge does inside is nothing to it.
     ("doctor", &["config", "server_name"]),
 ];

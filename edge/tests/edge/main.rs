@@ -16,6 +16,7 @@ mod documents;
 mod double;
 mod edge;
 mod headers;
+mod http1;
 mod layers;
 mod lifetime;
 mod limits;

@@ -3,22 +3,25 @@
 use std::io;
 use std::mem::MaybeUninit;
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
 use http::header::{
     CONNECTION, CONTENT_LENGTH, HeaderName, PROXY_AUTHENTICATE, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
 };
 use http::{HeaderValue, StatusCode};
 use httparse::{ParserConfig, Status};
 use pingora_error::{Error, ErrorType, OrErr, Result};
-use pingora_http::ResponseHeader;
 use tokio::io::{AsyncRead, AsyncReadExt};
+
+use crate::answer_head::{AnswerHead, answer_head};
+use crate::http1::body::Body;
 
 /// What a shard may say before its body.
 const MOST_HEAD_BYTES: usize = 64 * 1024;
 const MOST_FIELDS: usize = 128;
-/// How much is read at once at least, and at most.
+/// So many the edge may add.
+const ADDED_FIELDS: usize = 8;
+/// How much of a head is read at once.
 const FIRST_READ: usize = 4 * 1024;
-const LARGEST_READ: usize = 64 * 1024;
 
 /// The half of a link that reads. What it waits for may be dropped and asked for again.
 pub(crate) struct Reader {
@@ -29,22 +32,6 @@ pub(crate) struct Reader {
     is_kept: bool,
     answers: u64,
     resets_tell: bool,
-}
-
-/// What is still to come of an answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Body {
-    Nothing,
-    Bytes(u64),
-    /// The line that says how long the next chunk is.
-    ChunkSize,
-    /// So many bytes of a chunk.
-    Chunk(u64),
-    /// The line break behind a chunk.
-    ChunkEnd,
-    /// The fields behind the last chunk, which nobody reads.
-    Trailer,
-    UntilClose,
 }
 
 impl Reader {
@@ -62,12 +49,11 @@ impl Reader {
     /// # Errors
     /// `ConnectionClosed` when the shard went away without a word, `ReadError` when it did so within the head,
     /// `WriteError` when it is known not to have read the whole request, `InvalidHTTPHeader` when what it says is no answer.
-    pub(crate) async fn head(&mut self, to_head: bool) -> Result<ResponseHeader> {
+    pub(crate) async fn head(&mut self, to_head: bool) -> Result<AnswerHead> {
         loop {
-            if let Some((header, bytes)) = self.parse(to_head)? {
-                self.input.advance(bytes);
-                if !header.status.is_informational() {
-                    return Ok(header);
+            if let Some(head) = self.parse(to_head)? {
+                if !head.status.is_informational() {
+                    return Ok(head);
                 }
                 continue;
             }
@@ -96,14 +82,15 @@ impl Reader {
     /// `ReadError` when the shard goes away before.
     pub(crate) async fn body(&mut self) -> Result<Option<Bytes>> {
         loop {
-            if let Some(piece) = self.piece()? {
-                self.pass_markers()?;
+            if let Some(piece) = self.body.take(&mut self.input).or_else(|error| unreadable(&error.to_string()))? {
                 return Ok(Some(piece));
             }
             if self.is_done() {
                 return Ok(None);
             }
-            let read = self.fill(self.wanted()).await?;
+            self.input.reserve(self.body.wanted());
+            let read = self.io.read_buf(&mut self.input).await;
+            let read = read.or_err(ErrorType::ReadError, "reading a shard's answer").map_err(Error::into_up)?;
             if read == 0 && self.body == Body::UntilClose {
                 self.body = Body::Nothing;
             } else if read == 0 {
@@ -115,7 +102,7 @@ impl Reader {
 
     /// Whether the answer is whole.
     pub(crate) fn is_done(&self) -> bool {
-        self.body == Body::Nothing
+        self.body.is_done()
     }
 
     /// Whether the last of so many requests is answered whole, and another may follow. Bytes that nobody asked for forbid it.
@@ -123,115 +110,43 @@ impl Reader {
         self.answers == requests && self.is_done() && self.is_kept && self.input.is_empty()
     }
 
-    async fn fill(&mut self, wanted: usize) -> Result<usize> {
-        self.input.reserve(wanted);
-        self.io
-            .read_buf(&mut self.input)
-            .await
-            .or_err(ErrorType::ReadError, "reading a shard's answer")
-            .map_err(Error::into_up)
-    }
-
-    fn wanted(&self) -> usize {
-        match self.body {
-            Body::Bytes(bytes) | Body::Chunk(bytes) => {
-                usize::try_from(bytes).unwrap_or(LARGEST_READ).clamp(FIRST_READ, LARGEST_READ)
-            }
-            _ => FIRST_READ,
-        }
-    }
-
-    /// What of the body is at hand.
-    fn piece(&mut self) -> Result<Option<Bytes>> {
-        self.pass_markers()?;
-        let at_hand = self.input.len();
-        let (bytes, after) = match self.body {
-            Body::Bytes(bytes) => {
-                let taken = at_hand.min(usize::try_from(bytes).unwrap_or(usize::MAX));
-                let rest = bytes - taken as u64;
-                (taken, if rest == 0 { Body::Nothing } else { Body::Bytes(rest) })
-            }
-            Body::Chunk(bytes) => {
-                let taken = at_hand.min(usize::try_from(bytes).unwrap_or(usize::MAX));
-                let rest = bytes - taken as u64;
-                (taken, if rest == 0 { Body::ChunkEnd } else { Body::Chunk(rest) })
-            }
-            Body::UntilClose => (at_hand, Body::UntilClose),
-            _ => return Ok(None),
-        };
-        if bytes == 0 {
-            return Ok(None);
-        }
-        self.body = after;
-        Ok(Some(self.input.split_to(bytes).freeze()))
-    }
-
-    /// Reads past what stands between the pieces of a body in chunks, as far as it is there.
-    fn pass_markers(&mut self) -> Result<()> {
-        loop {
-            match self.body {
-                Body::ChunkEnd if self.input.len() >= 2 => {
-                    if !self.input.starts_with(b"\r\n") {
-                        return unreadable("a chunk does not end where it said");
-                    }
-                    self.input.advance(2);
-                    self.body = Body::ChunkSize;
-                }
-                Body::ChunkSize => match httparse::parse_chunk_size(&self.input) {
-                    Ok(Status::Complete((line, size))) => {
-                        self.input.advance(line);
-                        self.body = if size == 0 { Body::Trailer } else { Body::Chunk(size) };
-                    }
-                    Ok(Status::Partial) if self.input.len() <= FIRST_READ => return Ok(()),
-                    _ => return unreadable("a chunk does not say how long it is"),
-                },
-                Body::Trailer => match self.input.windows(2).position(|pair| pair == b"\r\n") {
-                    Some(line) => {
-                        self.input.advance(line + 2);
-                        if line == 0 {
-                            self.body = Body::Nothing;
-                        }
-                    }
-                    None if self.input.len() <= MOST_HEAD_BYTES => return Ok(()),
-                    None => return unreadable("a trailer is too long"),
-                },
-                _ => return Ok(()),
-            }
-        }
-    }
-
-    /// Parses the head when it is whole, and says how long it is.
-    fn parse(&mut self, to_head: bool) -> Result<Option<(ResponseHeader, usize)>> {
-        if self.input.is_empty() {
-            return Ok(None);
-        }
+    /// Takes the head off what was read, once it is whole.
+    fn parse(&mut self, to_head: bool) -> Result<Option<AnswerHead>> {
+        let end = memchr::memmem::find(&self.input, b"\r\n\r\n").map(|at| at + 4);
+        let whole = end.map(|end| self.input.split_to(end).freeze());
+        let wire = whole.as_deref().unwrap_or(&self.input);
         let mut fields = [const { MaybeUninit::uninit() }; MOST_FIELDS];
-        let mut head = httparse::Response::new(&mut []);
-        let parsed = ParserConfig::default().parse_response_with_uninit_headers(&mut head, &self.input, &mut fields);
-        let bytes = match parsed {
-            Ok(Status::Complete(bytes)) => bytes,
-            Ok(Status::Partial) => return Ok(None),
-            Err(error) => {
+        let mut parsed = httparse::Response::new(&mut []);
+        let status = ParserConfig::default().parse_response_with_uninit_headers(&mut parsed, wire, &mut fields);
+        let wire = match (status, &whole) {
+            (Ok(Status::Complete(bytes)), Some(wire)) if bytes == wire.len() => wire,
+            (Ok(Status::Partial), None) => return Ok(None),
+            (Ok(_), _) => return unreadable("its head does not end where it seems to"),
+            (Err(error), _) => {
                 return Error::e_because(ErrorType::InvalidHTTPHeader, "a shard's answer", error)
                     .map_err(Error::into_up);
             }
         };
-        let mut header = ResponseHeader::build_no_case(head.code.unwrap_or_default(), Some(head.headers.len() + 8))?;
-        let mut framing = Framing { is_kept: head.version == Some(1), ..Framing::default() };
-        for field in head.headers.iter() {
-            let (Ok(name), Ok(value)) =
-                (HeaderName::from_bytes(field.name.as_bytes()), HeaderValue::from_bytes(field.value))
-            else {
+        let Ok(status) = StatusCode::from_u16(parsed.code.unwrap_or_default()) else {
+            return unreadable("its status is none");
+        };
+        let mut head = answer_head(status, parsed.headers.len() + ADDED_FIELDS);
+        let mut framing = Framing { is_kept: parsed.version == Some(1), ..Framing::default() };
+        for field in parsed.headers.iter() {
+            let (Ok(name), Ok(value)) = (
+                HeaderName::from_bytes(field.name.as_bytes()),
+                HeaderValue::from_maybe_shared(wire.slice_ref(field.value)),
+            ) else {
                 return unreadable("a field of its head is none");
             };
             if framing.note(&name, &value)? {
-                header.append_header(name, value)?;
+                head.headers.append(name, value);
             }
         }
-        self.body = framing.body(header.status, to_head)?;
+        self.body = framing.body(head.status, to_head)?;
         self.is_kept = framing.is_kept && self.body != Body::UntilClose;
-        self.answers += u64::from(!header.status.is_informational());
-        Ok(Some((header, bytes)))
+        self.answers += u64::from(!head.status.is_informational());
+        Ok(Some(head))
     }
 }
 
@@ -276,15 +191,14 @@ impl Framing {
         Ok(match (self.length, self.is_chunked) {
             _ if to_head || bodiless => Body::Nothing,
             (Some(_), true) => return unreadable("it says in two ways how long it is"),
-            (Some(0), false) => Body::Nothing,
-            (Some(bytes), false) => Body::Bytes(bytes),
+            (Some(bytes), false) => Body::of_length(bytes),
             (None, true) => Body::ChunkSize,
             (None, false) => Body::UntilClose,
         })
     }
 }
 
-fn unreadable<T>(what: &'static str) -> Result<T> {
+fn unreadable<T>(what: &str) -> Result<T> {
     Error::e_explain(ErrorType::InvalidHTTPHeader, format!("a shard's answer cannot be read: {what}"))
         .map_err(Error::into_up)
 }
@@ -296,7 +210,7 @@ mod tests {
     use super::*;
 
     /// Reads an answer that arrives in pieces of `step` bytes.
-    async fn read(answer: &[u8], step: usize, to_head: bool) -> Result<(ResponseHeader, Vec<u8>, bool)> {
+    async fn read(answer: &[u8], step: usize, to_head: bool) -> Result<(AnswerHead, Vec<u8>, bool)> {
         let (ours, mut theirs) = tokio::io::duplex(step);
         let answer = answer.to_vec();
         let shard = tokio::spawn(async move {

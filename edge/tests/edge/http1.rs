@@ -1,0 +1,37 @@
+//! HTTP/1.1 on one connection: what is read by the edge's own parser and what by Pingora's, one after the other.
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use crate::client::tls;
+use crate::edge::{Edge, patiently};
+
+const PATH: &str = "/_matrix/client/v3/first";
+
+#[tokio::test]
+async fn plain_and_odd_requests_share_a_connection() {
+    let edge = Edge::start().await;
+    let mut stream = tls(edge.https, &edge.ca, "localhost", &[b"http/1.1"]).await;
+    let plain = format!("GET {PATH} HTTP/1.1\r\nhost: localhost\r\n\r\n");
+    let odd = format!("GET https://localhost{PATH} HTTP/1.1\r\nhost: localhost\r\n\r\n");
+    let old = format!("GET {PATH} HTTP/1.0\r\nhost: localhost\r\nconnection: keep-alive\r\n\r\n");
+    let last =
+        format!("POST {PATH} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-length: 5\r\n\r\nhello");
+    for request in [&plain, &odd, &plain, &old, &plain, &plain, &last] {
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = Vec::new();
+        while !is_whole(&answer) {
+            let read = patiently("an answer", stream.read_buf(&mut answer)).await.unwrap();
+            assert!(read > 0, "{request:?}: {}", answer.escape_ascii());
+        }
+        assert!(answer.starts_with(b"HTTP/1.1 200 OK\r\n"), "{request:?}: {}", answer.escape_ascii());
+    }
+    assert_eq!(patiently("the end", stream.read(&mut [0])).await.unwrap(), 0);
+}
+
+fn is_whole(answer: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(answer);
+    let Some((head, body)) = text.split_once("\r\n\r\n") else { return false };
+    let fields = head.lines().filter_map(|line| line.split_once(": "));
+    let length = fields.filter(|(name, _)| name.eq_ignore_ascii_case("content-length")).map(|(_, length)| length);
+    length.last().is_some_and(|length| length.parse() == Ok(body.len()))
+}

@@ -31,7 +31,7 @@ while [ $# -gt 0 ]; do
 done
 
 echo "building for release" >&2
-(cd "$root" && cargo build --release --quiet --workspace --bins)
+(cd "$root" && cargo build --release --quiet -p gatehouse)
 mkdir -p "$out"
 work=$(mktemp -d "${TMPDIR:-/tmp}/gatehouse-edge-and-nginx-XXXXXX")
 chmod 755 "$work" # the workers of nginx are somebody else

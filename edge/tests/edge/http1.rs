@@ -32,6 +32,6 @@ fn is_whole(answer: &[u8]) -> bool {
     let text = String::from_utf8_lossy(answer);
     let Some((head, body)) = text.split_once("\r\n\r\n") else { return false };
     let fields = head.lines().filter_map(|line| line.split_once(": "));
-    let length = fields.filter(|(name, _)| name.eq_ignore_ascii_case("content-length")).map(|(_, length)| length);
-    length.last().is_some_and(|length| length.parse() == Ok(body.len()))
+    let mut length = fields.filter(|(name, _)| name.eq_ignore_ascii_case("content-length")).map(|(_, length)| length);
+    length.next().is_some_and(|length| length.parse() == Ok(body.len()))
 }

@@ -5,7 +5,8 @@
 #
 # --rounds   how often each front has its turn with each load (6)
 # --seconds  how long a turn takes (4)
-# --idle     how many idle TLS connections are opened to weigh one (5000; 0 leaves that out)
+# --idle     how many idle TLS connections of HTTP/1.1 are opened to weigh one, and then half as many of HTTP/2 (5000; 0
+#            leaves that out); each is a descriptor, of which there must be as many and some more (ulimit -Hn)
 #
 # The upstream is an nginx on a Unix socket that answers a few bytes. nginx as a front stands twice: with connections kept
 # to the upstream, and as guides for Matrix servers write it, without. All have two workers and one ECDSA P-256
@@ -23,7 +24,7 @@ while [ $# -gt 0 ]; do
     --seconds) seconds=$2 ;;
     --idle) idle=$2 ;;
     *)
-        sed -n '2,15s/^# \?//p' "$0"
+        sed -n '2,16s/^# \?//p' "$0"
         exit 2
         ;;
     esac

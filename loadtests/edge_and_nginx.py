@@ -110,16 +110,17 @@ def idle_connections(port, count, protocol):
 
 def weigh(fronts, count):
     """Bytes of memory that one idle connection takes, by front and protocol. The first connections after a start are
-    the honest ones, so each front is weighed with HTTP/1.1 and then, on top of it, with HTTP/2."""
+    the honest ones, so each front is weighed with HTTP/1.1 and then, on top of it, with half as many of HTTP/2."""
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     weights = {}
     for name, (port, pid) in fronts.items():
         held = []
-        for protocol in ("http/1.1", "h2"):
+        for protocol, connections in (("http/1.1", count), ("h2", count // 2)):
             before = memory(pid)
-            held += idle_connections(port, count, protocol)
-            weights.setdefault(protocol, {})[name] = (memory(pid) - before) / count
+            held += idle_connections(port, connections, protocol)
+            weights.setdefault(protocol, {})[name] = (memory(pid) - before) / connections
+            print(f"{name}: {memory(pid) / 1e6:.0f} MB with {len(held)} connections", flush=True)
         for connection in held:
             connection.close()
     return weights

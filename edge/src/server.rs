@@ -10,6 +10,7 @@ use gatehouse_shared::clock::Clock;
 use gatehouse_shared::metrics as exposition;
 use parking_lot::Mutex;
 use prometheus_client::registry::Registry;
+use rustix::process::{Resource, getrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinHandle;
@@ -58,6 +59,8 @@ pub use listeners::Listening;
 use listeners::{Binder, Listeners};
 use services::{Parts, Services};
 
+/// Listeners, files, certificates in the making, the control socket, health checks.
+const OWN_DESCRIPTORS: usize = 128;
 /// How long a restarted shard may take from its start until it serves.
 const RESTART_WITHIN: Duration = Duration::from_secs(60);
 
@@ -288,6 +291,25 @@ fn bind_control(config: &EdgeConfig, binder: &mut Binder) -> Result<Option<Contr
     }
 }
 
+/// For how many connections from outside there is room.
+fn places(wanted: usize) -> usize {
+    let descriptors = getrlimit(Resource::Nofile).current.and_then(|most| usize::try_from(most).ok());
+    let room = room_among(descriptors.unwrap_or(usize::MAX));
+    if room < wanted {
+        info!(
+            limits.max_connections = wanted,
+            descriptors, room, "takes fewer connections, because the process may open no more files (LimitNOFILE)"
+        );
+    }
+    wanted.min(room)
+}
+
+/// Of so many descriptors, some are for what the edge does itself and for its way to the shards: were all of them taken by
+/// idle clients, no request could be answered.
+fn room_among(descriptors: usize) -> usize {
+    (descriptors - descriptors / 8).saturating_sub(OWN_DESCRIPTORS).max(1)
+}
+
 fn make_shared(
     config: &EdgeConfig,
     bans: Arc<Bans>,
@@ -301,7 +323,7 @@ fn make_shared(
         clock,
         bans,
         proxy_protocol_from: Arc::new(config.listen.proxy_protocol_from.iter().copied().collect()),
-        places: Arc::new(Semaphore::new(limits.max_connections.min(Semaphore::MAX_PERMITS))),
+        places: Arc::new(Semaphore::new(places(limits.max_connections).min(Semaphore::MAX_PERMITS))),
         handshake_within: Duration::from_secs(limits.handshake_seconds),
         header_within: Duration::from_secs(limits.header_seconds),
         stop,
@@ -393,5 +415,18 @@ async fn finish(shared: &Shared, within: Duration) {
         warn!(connections = shared.connections.len(), "cut the connections that did not end in time");
         shared.cut.end();
         shared.connections.wait().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clients_never_take_all_descriptors() {
+        assert_eq!(room_among(1_024), 768);
+        assert_eq!(room_among(20_000), 17_372);
+        assert_eq!(room_among(64), 1);
+        assert!(room_among(usize::MAX) > usize::MAX / 2);
     }
 }

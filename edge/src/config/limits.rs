@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 pub struct LimitsConfig {
     /// Largest media upload, in bytes. The shards' own limit must not be larger.
     pub max_upload_bytes: u64,
-    /// Most connections from outside at one time.
+    /// Most connections from outside at one time; fewer where the process may not open as many files and some more.
     pub max_connections: usize,
     /// How long a TLS handshake may take, in seconds.
     pub handshake_seconds: u64,

@@ -1,12 +1,16 @@
 //! What holds for any bytes that strangers send. The tests below try bytes that a seed decides, the targets in
 //! `edge/fuzz` those that a fuzzer finds.
 
+use bytes::BytesMut;
 use http::HeaderMap;
+use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
 
 use crate::admission::request_shape;
 use crate::config;
 use crate::config::policy::Policy;
 use crate::doctor;
+use crate::http1::body::Body;
+use crate::http1::head::{HeadParser, Parsed};
 use crate::listener::proxy_protocol;
 use crate::routing::route_table::{self, Affinity, Destination};
 use crate::routing::routes::{Routes, decoded, leads_astray};
@@ -63,6 +67,47 @@ pub fn request_shape(bytes: &[u8]) {
         );
         assert!(target.iter().all(|byte| (0x21..0x7f).contains(byte)), "{target:?}");
     }
+}
+
+/// A request's head is the same however it arrives, nothing of what is left to Pingora is lost, and what is taken can be read
+/// in one way only.
+pub fn request_head(bytes: &[u8]) {
+    let read = |step: usize| {
+        let (mut parser, mut input, mut parsed) = (HeadParser::default(), BytesMut::new(), Parsed::Partial);
+        for part in bytes.chunks(step) {
+            input.extend_from_slice(part);
+            if matches!(parsed, Parsed::Partial) {
+                parsed = parser.parse(&mut input);
+            }
+        }
+        (parsed, input)
+    };
+    let (whole, rest) = read(bytes.len().max(1));
+    let (in_pieces, rest_of_pieces) = read(1 + bytes.len() / 7);
+    assert_eq!(format!("{whole:?}"), format!("{in_pieces:?}"), "{bytes:?}");
+    assert_eq!(rest, rest_of_pieces, "{bytes:?}");
+    let Parsed::Head(head) = whole else { return assert_eq!(rest, bytes) };
+    assert_eq!([&head.raw[..], &rest].concat(), bytes);
+    let headers = &head.request.headers;
+    assert_eq!(headers.get_all(HOST).iter().count(), 1, "{bytes:?}");
+    assert!(headers.get_all(CONTENT_LENGTH).iter().chain(headers.get_all(TRANSFER_ENCODING)).count() <= 1, "{bytes:?}");
+    assert!(headers.values().all(|value| !value.as_bytes().iter().any(|byte| b"\r\n\0".contains(byte))), "{bytes:?}");
+    assert!(head.request.raw_path().starts_with(b"/"), "{bytes:?}");
+}
+
+/// A body in chunks is the same however it arrives.
+pub fn chunks(bytes: &[u8]) {
+    let read = |step: usize| {
+        let (mut body, mut input, mut read) = (Body::ChunkSize, BytesMut::new(), Vec::new());
+        for part in bytes.chunks(step) {
+            input.extend_from_slice(part);
+            while let Some(piece) = body.take(&mut input).ok()? {
+                read.extend_from_slice(&piece);
+            }
+        }
+        Some((read, body.is_done().then_some(input)))
+    };
+    assert_eq!(read(bytes.len().max(1)), read(1 + bytes.len() / 7), "{bytes:?}");
 }
 
 /// A server name that is taken is what it says, and nothing that a URL or a header could read in another way.
@@ -196,6 +241,24 @@ mod tests {
         try_many(
             request_shape,
             &["example.org/_matrix/client/v3/sync?since=1&timeout=30000", "[::1]:8448/_matrix/key/v2/server"],
+        );
+    }
+
+    #[test]
+    fn request_heads() {
+        let seeds = [
+            "PUT /_matrix/client/v3/x?y=%2F HTTP/1.1\r\nhost: example.org\r\ncontent-length: 5\r\n\r\nhello",
+            "POST / HTTP/1.1\r\nHost: a:8448\r\ntransfer-encoding: chunked\r\nconnection: close\r\n\r\n0\r\n\r\n",
+            "GET https://a/ HTTP/1.0\nhost: a\n\n",
+        ];
+        try_many(request_head, &seeds);
+    }
+
+    #[test]
+    fn chunked_bodies() {
+        try_many(
+            chunks,
+            &["5;ext=1\r\nhello\r\n1\r\n \r\n0\r\nx-end: 1\r\n\r\nnext", "0\r\n\r\n", "a\r\n0123456789\r\n"],
         );
     }
 

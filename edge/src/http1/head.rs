@@ -16,18 +16,18 @@ const MOST_FIELDS: usize = 256;
 
 /// A request's head, and what it says of the body and the connection.
 #[derive(Debug)]
-pub(super) struct Head {
+pub(crate) struct Head {
     /// As it came.
-    pub(super) raw: Bytes,
-    pub(super) request: RequestHeader,
-    pub(super) body: Body,
+    pub(crate) raw: Bytes,
+    pub(crate) request: RequestHeader,
+    pub(crate) body: Body,
     /// Whether the client wants to go on with the connection.
-    pub(super) is_kept: bool,
+    pub(crate) is_kept: bool,
 }
 
 /// What was made of the bytes that have come.
 #[derive(Debug)]
-pub(super) enum Parsed {
+pub(crate) enum Parsed {
     Head(Box<Head>),
     /// Its end is still to come.
     Partial,
@@ -37,13 +37,13 @@ pub(super) enum Parsed {
 
 /// Looks for the end of a head in what comes, and reads each byte once however it comes.
 #[derive(Debug, Default)]
-pub(super) struct HeadParser {
+pub(crate) struct HeadParser {
     seen: usize,
 }
 
 impl HeadParser {
     /// Takes the head off `input` once it is whole.
-    pub(super) fn parse(&mut self, input: &mut BytesMut) -> Parsed {
+    pub(crate) fn parse(&mut self, input: &mut BytesMut) -> Parsed {
         let end = match self.end(input) {
             Ok(Some(end)) => end,
             Ok(None) if input.len() <= MOST_BYTES => return Parsed::Partial,

@@ -6,4 +6,4 @@
 
 pub(crate) mod body;
 pub(crate) mod connection;
-mod head;
+pub(crate) mod head;

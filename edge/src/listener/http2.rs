@@ -54,18 +54,10 @@ pub(crate) async fn serve<A: Application>(app: &Arc<A>, stream: Stream, stopping
         };
         match accepted {
             Ok(Some(H2Accept::Session(session))) => {
-                let (app, stopping) = (app.clone(), stopping.clone());
-                // Not awaited here: the connection waits for all of them together.
-                drop(requests.spawn(async move {
-                    let mut session = ServerSession::new_http2(session);
-                    let Some(taken) = app.take(session.req_header()) else {
-                        app.pingora().process_new_http(session, &stopping).await;
-                        return;
-                    };
-                    app.answer(&mut session, taken).await;
-                    // The end of a stream; what could go wrong with it has been noticed.
-                    let _ = session.finish().await;
-                }));
+                let session = Box::new(ServerSession::new_http2(session));
+                // In a box, because a task is moved more than once, and when it ends. Not awaited here: the connection waits
+                // for all of them together.
+                drop(requests.spawn(Box::pin(answer(app.clone(), session, stopping.clone()))));
             }
             Ok(Some(H2Accept::Rejected)) => {
                 rejected += 1;
@@ -77,6 +69,17 @@ pub(crate) async fn serve<A: Application>(app: &Arc<A>, stream: Stream, stopping
             Err(error) => return debug!(%error, "the client's connection ended"),
         }
     }
+}
+
+/// One request and its answer.
+async fn answer<A: Application>(app: Arc<A>, mut session: Box<ServerSession>, stopping: watch::Receiver<bool>) {
+    let Some(taken) = app.take(session.req_header()) else {
+        app.pingora().process_new_http(*session, &stopping).await;
+        return;
+    };
+    app.answer(&mut *session, taken).await;
+    // The end of a stream; what could go wrong with it has been noticed.
+    let _ = session.finish().await;
 }
 
 /// Resolves once nothing was asked for so long.

@@ -5,13 +5,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::StatusCode;
-use pingora_core::protocols::http::ServerSession;
-use pingora_error::{Error, Result};
-use pingora_http::{RequestHeader, ResponseHeader};
+use pingora_error::Result;
+use pingora_http::RequestHeader;
 
 use crate::answer_head::AnswerHead;
 use crate::ending::Ending;
-use crate::listener::client_io::ConnectionEnd;
 
 /// How long a client may take.
 #[derive(Debug, Clone, Copy)]
@@ -83,94 +81,4 @@ pub(crate) trait Conversation: Send {
 
     /// Ends the connection after this request, where it has the connection for itself.
     fn end_connection(&mut self);
-}
-
-/// A request that Pingora has read.
-impl Conversation for ServerSession {
-    fn request(&self) -> &RequestHeader {
-        self.req_header()
-    }
-
-    fn request_mut(&mut self) -> &mut RequestHeader {
-        self.req_header_mut()
-    }
-
-    fn raw_head(&self) -> Option<Bytes> {
-        self.as_http1().map(|http1| http1.get_headers_raw_bytes())
-    }
-
-    fn peer(&self) -> Option<IpAddr> {
-        self.client_addr().and_then(|address| address.as_inet()).map(|address| address.ip())
-    }
-
-    fn shared_connection(&self) -> Option<Ending> {
-        if self.is_http2() { self.digest().and_then(ConnectionEnd::of) } else { None }
-    }
-
-    fn be_patient(&mut self, patience: Patience) {
-        self.set_read_timeout(patience.read);
-        self.set_write_timeout(patience.write);
-        self.set_total_drain_timeout(Some(patience.drain));
-    }
-
-    fn has_body(&mut self) -> bool {
-        !self.is_body_empty()
-    }
-
-    fn is_body_done(&mut self) -> bool {
-        Self::is_body_done(self)
-    }
-
-    fn keep_body(&mut self) {
-        self.enable_retry_buffering();
-    }
-
-    fn kept_body(&self) -> Option<Bytes> {
-        self.get_retry_buffer()
-    }
-
-    fn is_body_kept(&self) -> bool {
-        !self.retry_buffer_truncated()
-    }
-
-    async fn read_body(&mut self, listen: bool) -> Result<Option<Bytes>> {
-        self.read_body_or_idle(listen).await.map_err(Error::into_down)
-    }
-
-    async fn drain_body(&mut self) -> Result<()> {
-        self.drain_request_body().await.map_err(Error::into_down)
-    }
-
-    async fn write_head(&mut self, head: AnswerHead, ends: bool) -> Result<()> {
-        let head = Box::new(ResponseHeader::from(head));
-        self.write_response_header(head).await.map_err(Error::into_down)?;
-        if ends {
-            self.finish_body().await.map_err(Error::into_down)?;
-        }
-        Ok(())
-    }
-
-    async fn write_body(&mut self, piece: Option<Bytes>, ends: bool) -> Result<()> {
-        if piece.is_none() && !ends {
-            return Ok(());
-        }
-        self.write_response_body(piece.unwrap_or_default(), ends).await.map_err(Error::into_down)
-    }
-
-    /// Pingora decides by itself what may wait.
-    async fn flush(&mut self) -> Result<()> {
-        Ok(())
-    }
-
-    fn status(&self) -> Option<StatusCode> {
-        self.response_written().map(|head| head.status)
-    }
-
-    fn body_bytes(&self) -> u64 {
-        self.body_bytes_sent() as u64
-    }
-
-    fn end_connection(&mut self) {
-        self.set_keepalive(None);
-    }
 }

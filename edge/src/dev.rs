@@ -5,6 +5,8 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use gatehouse_shared::hex::Hex;
+
 /// A file or folder of the workbench cannot be made.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot make {}: {source}", path.display())]
@@ -64,7 +66,7 @@ fn write_unless_there(path: &Path, text: &str) -> io::Result<()> {
 
 fn new_secret() -> String {
     let bytes: [u8; 32] = rand::random();
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>() + "\n"
+    format!("{}\n", Hex::<64>::of(&bytes))
 }
 
 /// A path as a TOML string.

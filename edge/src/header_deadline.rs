@@ -16,6 +16,8 @@ tokio::task_local! {
 pub(crate) struct HeaderProgress {
     arrived: AtomicBool,
     answered: AtomicU32,
+    /// Bytes of the next header came before the last answer was out.
+    ahead: AtomicBool,
     /// A header that had begun was not complete in time.
     overdue: AtomicBool,
     /// Something was answered to what is no header.
@@ -55,6 +57,11 @@ pub(crate) fn header_expected() {
         progress.answered.fetch_add(1, Ordering::Relaxed);
         progress.arrived.store(false, Ordering::Relaxed);
     });
+}
+
+/// The next header has begun already, among bytes that came before the last answer.
+pub(crate) fn header_ahead() {
+    let _ = CONNECTION.try_with(|progress| progress.ahead.store(true, Ordering::Relaxed));
 }
 
 /// The length of HTTP/2's connection preface (RFC 9113, section 3.4).
@@ -134,8 +141,8 @@ impl HeaderDeadline {
         let answered = self.progress.answered.load(Ordering::Relaxed);
         if answered != self.answered {
             self.answered = answered;
-            self.begun = false;
-            self.state = State::Idle;
+            self.begun = self.progress.ahead.swap(false, Ordering::Relaxed);
+            self.state = if self.begun { State::Due(Instant::now() + self.within) } else { State::Idle };
         }
     }
 }
@@ -162,6 +169,10 @@ mod tests {
                 tokio::time::advance(Duration::from_secs(60)).await;
                 deadline.received(1);
                 assert_eq!(deadline.due(), Some(start + Duration::from_secs(60) + within));
+                header_arrived();
+                header_expected();
+                header_ahead();
+                assert_eq!(deadline.due(), Some(Instant::now() + within), "what came early is no idle connection");
             })
             .await;
     }

@@ -7,6 +7,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use gatehouse_shared::hex::Hex;
 use instant_acme::AccountCredentials;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -145,7 +146,7 @@ impl Store {
         let bound_to = authority.external_account.as_ref().map_or("", |account| account.kid.as_str());
         let digest =
             Sha256::new().chain_update(&authority.directory).chain_update([0]).chain_update(bound_to).finalize();
-        let id: String = digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+        let id = Hex::<16>::of(&digest);
         self.0.join("accounts").join(format!("{id}.json"))
     }
 }

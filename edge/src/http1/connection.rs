@@ -18,6 +18,7 @@ use pingora_http::RequestHeader;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, ReadBuf};
 
 use super::head::{Head, HeadParser, Parsed};
+use super::wire::{LAST_CHUNK, put_chunk, put_field};
 use crate::answer_head::AnswerHead;
 use crate::conversation::{Conversation, Patience};
 use crate::ending::Ending;
@@ -55,7 +56,12 @@ impl Connection {
 
     /// Waits until something of a request is there; `false` when the client went away instead.
     pub(crate) async fn wait(&mut self) -> bool {
-        !self.input.is_empty() || matches!(self.fill().await, Ok(1..))
+        self.is_ahead() || matches!(self.fill().await, Ok(1..))
+    }
+
+    /// Whether something of the next request was read along with this one.
+    pub(crate) fn is_ahead(&self) -> bool {
+        !self.input.is_empty()
     }
 
     /// Reads the head of a request.
@@ -142,7 +148,7 @@ impl Request {
     pub(crate) async fn finish(mut self) -> Option<Connection> {
         let is_answered = self.framing == Framing::Done;
         if is_answered && self.head.is_kept && self.head.body.is_done() {
-            if self.connection.input.is_empty() {
+            if !self.connection.is_ahead() {
                 // Nothing is held while nothing is asked.
                 self.connection.input = BytesMut::new();
             }
@@ -158,7 +164,9 @@ impl Request {
     /// Notes a piece of the body that was read.
     fn keep(&mut self, piece: &Bytes) {
         self.kept_bytes += piece.len();
-        if let Some(kept) = self.kept.as_mut().filter(|_| self.kept_bytes <= MOST_KEPT_BYTES) {
+        if self.kept_bytes > MOST_KEPT_BYTES {
+            self.kept = None;
+        } else if let Some(kept) = &mut self.kept {
             kept.push(piece.clone());
         }
     }
@@ -253,14 +261,10 @@ impl Request {
                 self.output.extend_from_slice(&piece);
             }
             Framing::Chunks => {
-                if !piece.is_empty() {
-                    self.output.extend_from_slice(format!("{:x}\r\n", piece.len()).as_bytes());
-                    self.output.extend_from_slice(&piece);
-                    self.output.extend_from_slice(b"\r\n");
-                }
+                put_chunk(&mut self.output, &piece);
                 self.body_bytes += piece.len() as u64;
                 if ends {
-                    self.output.extend_from_slice(b"0\r\n\r\n");
+                    self.output.put_slice(LAST_CHUNK);
                     self.framing = Framing::Done;
                 }
             }
@@ -334,7 +338,7 @@ impl Conversation for Request {
                 continue;
             }
             // The next request, which may come before the answer to this one.
-            if !listen || !self.connection.input.is_empty() {
+            if !listen || self.connection.is_ahead() {
                 return Ok(None);
             }
             return match self.connection.fill().await {
@@ -390,14 +394,6 @@ impl Conversation for Request {
     fn end_connection(&mut self) {
         self.head.is_kept = false;
     }
-}
-
-fn put_field(out: &mut BytesMut, name: &str, value: &[u8]) {
-    out.reserve(name.len() + value.len() + 4);
-    out.put_slice(name.as_bytes());
-    out.put_slice(b": ");
-    out.put_slice(value);
-    out.put_slice(b"\r\n");
 }
 
 fn down<T>(kind: ErrorType, what: &'static str) -> Result<T> {

@@ -7,3 +7,4 @@
 pub(crate) mod body;
 pub(crate) mod connection;
 pub(crate) mod head;
+pub(crate) mod wire;

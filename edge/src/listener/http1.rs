@@ -15,6 +15,7 @@ use tokio::time::Instant;
 use super::application::Application;
 use crate::conversation::Conversation;
 use crate::ending::Ending;
+use crate::header_deadline;
 use crate::http1::connection::{Asked, Connection};
 
 /// How long a connection may be without a request once it had one.
@@ -62,6 +63,9 @@ pub(crate) async fn serve<A: Application>(
         match Box::pin(one(app, connection, client, stopping)).await {
             Some(kept) => connection = kept,
             None => return,
+        }
+        if connection.is_ahead() {
+            header_deadline::header_ahead();
         }
         due = Some(Instant::now() + IDLE);
     }

@@ -10,6 +10,7 @@ pub(crate) mod endpoint;
 mod gathered;
 mod http1;
 mod http2;
+mod pingora_session;
 pub mod proxy_protocol;
 pub(crate) mod tickets;
 pub(crate) mod tls;

@@ -23,25 +23,14 @@ impl Proxy {
         exchange.body_passed = 0;
     }
 
-    /// Chooses a shard for the request, waiting for one if need be.
+    /// Chooses a shard for the request, waiting for one if need be; the waits, which are rare, have places of their own.
     pub(super) async fn choose_shard(&self, exchange: &mut Exchange) -> Result<Arc<Shard>> {
-        if !exchange.in_doubt
-            && !exchange.crowded
-            && let Some(passage) = self.pool.enter(exchange.key)
-        {
-            exchange.leave();
-            return Ok(exchange.choose(passage));
-        }
-        Box::pin(self.wait_for_shard(exchange)).await
-    }
-
-    async fn wait_for_shard(&self, exchange: &mut Exchange) -> Result<Arc<Shard>> {
         let doubtful = std::mem::take(&mut exchange.in_doubt).then(|| exchange.shard().cloned()).flatten();
         exchange.leave();
         if let Some(shard) = doubtful {
             // A process that dies closes one connection after the other, and the door last: until it is known to live, or
             // to be gone, trying again would only be interrupted again.
-            let _ = tokio::time::timeout(exchange.live.hold, shard.judged()).await;
+            let _ = Box::pin(tokio::time::timeout(exchange.live.hold, shard.judged())).await;
         }
         let crowded = std::mem::take(&mut exchange.crowded);
         if !crowded && let Some(passage) = self.pool.enter(exchange.key) {
@@ -54,7 +43,7 @@ impl Proxy {
         if crowded {
             tokio::time::sleep(CROWDED_PAUSE).await;
         }
-        match self.pool.wait_for(exchange.key, deadline).await {
+        match Box::pin(self.pool.wait_for(exchange.key, deadline)).await {
             Some(passage) if !crowded || Instant::now() < deadline => Ok(exchange.choose(passage)),
             _ => Error::e_explain(ErrorType::HTTPStatus(429), "no shard is healthy and has room"),
         }
@@ -89,7 +78,7 @@ impl Proxy {
     }
 
     /// The shard went away over the request. It is tried again when that cannot do its work twice: nothing of it was
-    /// sent, or its method is idempotent and the whole of it is still here.
+    /// read, or its method is idempotent and the whole of it is still here.
     pub(super) fn note_interrupted(
         &self,
         client: &impl Conversation,

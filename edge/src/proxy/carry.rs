@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::FutureExt;
-use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, TRANSFER_ENCODING, UPGRADE};
-use http::{HeaderMap, HeaderValue, Method, Version};
+use http::header::{CONNECTION, EXPECT, UPGRADE};
+use http::{HeaderMap, HeaderValue, Method};
 use pingora_error::{Error, ErrorType, Result};
 
 use super::answer::finish_piece;
@@ -77,14 +77,8 @@ impl Proxy {
         let mut side = self.begin(client, exchange, &mut link.writer)?;
         let mut head = self.head(client, exchange, link, &mut side).await?;
         self.judge_answer(&head, exchange)?;
-        let ends = link.reader.is_done();
-        if !ends && !head.headers.contains_key(CONTENT_LENGTH) {
-            // Its end is told without closing the connection.
-            head.version = Version::HTTP_11;
-            head.headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
-        }
         self.finish_answer(client.request(), &mut head, exchange);
-        client.write_head(head, ends).await?;
+        client.write_head(head, link.reader.is_done()).await?;
         while !link.reader.is_done() {
             let at_hand = self.piece(client, exchange, link, &mut side).now_or_never();
             let mut piece = match at_hand {
@@ -233,5 +227,22 @@ fn listens(side: Side, writer: &Writer) -> bool {
         Side::Sends => !writer.has_pending(),
         Side::Waits => true,
         Side::Silent => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_concerns_the_connection_alone_takes_pingoras_way() {
+        let plain = |fields: &[(http::HeaderName, &'static str)]| {
+            let fields = fields.iter().cloned().map(|(name, value)| (name, HeaderValue::from_static(value)));
+            is_plain(&fields.collect())
+        };
+        assert!(plain(&[]) && plain(&[(CONNECTION, "Keep-Alive")]) && plain(&[(CONNECTION, "close")]));
+        assert!(!plain(&[(UPGRADE, "websocket"), (CONNECTION, "upgrade")]));
+        assert!(!plain(&[(CONNECTION, "x-token")]));
+        assert!(!plain(&[(EXPECT, "100-continue")]));
     }
 }

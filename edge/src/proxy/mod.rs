@@ -82,7 +82,7 @@ impl Proxy {
     /// Answers a request that was taken.
     pub(crate) async fn answer(&self, client: &mut impl Conversation, mut exchange: Box<Exchange>) {
         self.receive(client, &mut exchange);
-        let answered = match self.respond(client, &mut exchange).await {
+        let answered = match self.respond(client, &mut exchange, true).await {
             Ok(true) => Ok(()),
             Ok(false) => Error::e_explain(ErrorType::InternalError, "a request for another server was taken"),
             Err(error) => Err(error),
@@ -104,13 +104,13 @@ impl Proxy {
         }
     }
 
-    /// Answers a request; `false` leaves that to Pingora's proxy. What is rare has a place of its own, so that the usual
-    /// request does without it.
-    async fn respond(&self, client: &mut impl Conversation, exchange: &mut Exchange) -> Result<bool> {
+    /// Answers a request; `false` leaves that to Pingora's proxy, as does whoever is not `plain`. What is rare has a place of
+    /// its own, so that the usual request does without it.
+    async fn respond(&self, client: &mut impl Conversation, exchange: &mut Exchange, plain: bool) -> Result<bool> {
         let reply = match self.examine(client, exchange)? {
             Next::Forward => match self.recall(exchange).await {
                 Some(reply) => Some(reply),
-                None if exchange.route.is_none() && is_plain(&client.request().headers) => {
+                None if plain && exchange.route.is_none() => {
                     self.carry(client, exchange).await?;
                     return Ok(true);
                 }

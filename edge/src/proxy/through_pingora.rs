@@ -16,6 +16,7 @@ use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 
 use super::Proxy;
 use super::answer::finish_piece;
+use super::carry::is_plain;
 use crate::exchange::Exchange;
 use crate::routed;
 
@@ -40,7 +41,8 @@ impl ProxyHttp for ThroughPingora {
 
     /// Answers what needs no other server; `true` says that it did.
     async fn request_filter(&self, session: &mut Session, exchange: &mut Exchange) -> Result<bool> {
-        self.0.respond(&mut *session.downstream_session, exchange).await
+        let plain = is_plain(&session.req_header().headers);
+        self.0.respond(&mut *session.downstream_session, exchange, plain).await
     }
 
     async fn upstream_peer(&self, session: &mut Session, exchange: &mut Exchange) -> Result<Box<HttpPeer>> {

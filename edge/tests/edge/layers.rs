@@ -9,6 +9,7 @@ const ROOMS: [(&str, &[&str]); 9] = [
         "listener",
         &[
             "admission",
+            "answer_head",
             "bans",
             "config",
             "conversation",
@@ -20,7 +21,7 @@ const ROOMS: [(&str, &[&str]); 9] = [
             "workers",
         ],
     ),
-    ("http1", &["answer_head", "conversation", "ending"]),
+    ("http1", &["admission", "answer_head", "conversation", "ending"]),
     ("acme", &["chance", "config", "listener", "private_file"]),
     ("admission", &["config", "ending"]),
     ("bans", &["admission", "config", "live", "metrics", "private_file"]),

@@ -145,6 +145,18 @@ async fn a_client_that_sends_its_header_slowly_is_cut() {
 }
 
 #[tokio::test]
+async fn a_header_that_begins_before_the_last_answer_is_due_as_well() {
+    let edge = hurried().await;
+    let mut stream = tls(edge.https, &edge.ca, "localhost", &[b"http/1.1"]).await;
+    let answered = "GET /_matrix/client/versions HTTP/1.1\r\nhost: localhost\r\n\r\n";
+    stream.write_all(format!("{answered}GET /_matrix/client/v3/x HTTP/1.1\r\nhost: loc").as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    let _ = patiently("the cut", stream.read_to_end(&mut answer)).await;
+    assert!(answer.starts_with(b"HTTP/1.1 200 "), "{}", answer.escape_ascii());
+    assert_eq!(edge.shards[0].served(), 1);
+}
+
+#[tokio::test]
 async fn a_client_that_stops_within_its_body_is_told_and_cut() {
     let edge = hurried().await;
     let mut stream = tls(edge.https, &edge.ca, "localhost", &[b"http/1.1"]).await;

@@ -1,5 +1,6 @@
 //! Filters that clients store and name by an id.
 
+use gatehouse_shared::hex::Hex;
 use ruma::api::client::filter::FilterDefinition;
 use sha2::{Digest as _, Sha256};
 
@@ -28,7 +29,7 @@ impl Accounts {
     pub async fn create_filter(&self, requester: &Requester, filter: &FilterDefinition) -> Result<String, FilterError> {
         let text = serde_json::to_string(filter).map_err(FilterError::Unwritable)?;
         let digest = Sha256::digest(text.as_bytes());
-        let filter_id: String = digest.iter().take(ID_BYTES).map(|byte| format!("{byte:02x}")).collect();
+        let filter_id = Hex::<{ 2 * ID_BYTES }>::of(&digest).to_string();
         let known = account_data::find_filter(&self.inner.db, requester.user_nid, &filter_id).await?;
         if known.is_none() {
             let insert = account_data::insert_filter(requester.user_nid, &filter_id, &text);

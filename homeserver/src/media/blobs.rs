@@ -1,9 +1,10 @@
 //! The seam to where the bytes are kept: a folder now, an object store later. Blobs are named by their content.
 
-use std::{fmt::Write as _, io, ops::Range};
+use std::{io, ops::Range};
 
 use bytes::Bytes;
 use futures_util::{future::BoxFuture, stream::BoxStream};
+use gatehouse_shared::hex::Hex;
 
 /// The SHA-256 of a blob: its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -25,11 +26,7 @@ impl BlobName {
 
     /// In lower-case hex.
     pub fn hex(&self) -> String {
-        self.0.iter().fold(String::with_capacity(64), |mut hex, byte| {
-            // Writing to a string does not fail.
-            let _ = write!(hex, "{byte:02x}");
-            hex
-        })
+        Hex::<64>::of(&self.0).to_string()
     }
 }
 

@@ -9,6 +9,8 @@ use http::header::{
 };
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 
+use crate::http1::wire::{LAST_CHUNK, put_chunk, put_field};
+
 /// A buffer that grew beyond this for one request is not kept for the next one.
 const KEPT_BYTES: usize = 64 * 1024;
 
@@ -111,9 +113,7 @@ impl Writer {
                 Ok(())
             }
             Awaited::Chunks => {
-                self.pending.extend_from_slice(format!("{:x}\r\n", piece.len()).as_bytes());
-                self.pending.extend_from_slice(piece);
-                self.pending.extend_from_slice(b"\r\n");
+                put_chunk(&mut self.pending, piece);
                 Ok(())
             }
             Awaited::Nothing => Err(WrongLength),
@@ -129,7 +129,7 @@ impl Writer {
         match self.awaited {
             Awaited::Bytes(_) => Err(WrongLength),
             Awaited::Chunks => {
-                self.pending.extend_from_slice(b"0\r\n\r\n");
+                self.pending.put_slice(LAST_CHUNK);
                 self.awaited = Awaited::Nothing;
                 Ok(())
             }
@@ -174,14 +174,6 @@ impl Writer {
     pub(super) fn is_complete(&self) -> bool {
         self.awaited == Awaited::Nothing && !self.has_pending()
     }
-}
-
-fn put_field(out: &mut BytesMut, name: &str, value: &[u8]) {
-    out.reserve(name.len() + value.len() + 4);
-    out.put_slice(name.as_bytes());
-    out.put_slice(b": ");
-    out.put_slice(value);
-    out.put_slice(b"\r\n");
 }
 
 /// What concerns one connection alone (RFC 9110, section 7.6.1), or is said anew.

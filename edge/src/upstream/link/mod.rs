@@ -5,6 +5,7 @@
 //! head is written from where it was read, and the answer is read by whoever writes it to the client. What needs more
 //! (a WebSocket, `Expect: 100-continue`) still goes through Pingora.
 
+mod local;
 mod reader;
 mod writer;
 
@@ -17,7 +18,7 @@ use std::time::Duration;
 use gatehouse_shared::net::ListenAddr;
 use pingora_error::{Error, ErrorType, Result};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpStream, UnixStream};
+use tokio::net::TcpStream;
 
 use super::shard_tls::ShardTls;
 
@@ -74,7 +75,7 @@ impl Link {
     async fn open(address: &ListenAddr, tls: Option<&ShardTls>) -> io::Result<Self> {
         match (address, tls) {
             (ListenAddr::Unix(path), _) => {
-                let (read, write) = UnixStream::connect(path).await?.into_split();
+                let (read, write) = local::connect(path).await?;
                 Ok(Self::new(read, write, true))
             }
             (ListenAddr::Tcp(address), None) => {
@@ -110,6 +111,7 @@ impl Link {
 #[cfg(test)]
 mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+    use tokio::net::UnixStream;
 
     use super::*;
 
@@ -134,7 +136,7 @@ mod tests {
     async fn a_local_shard_that_dies_over_a_request_it_had_not_read_says_so() {
         for (is_read, kind) in [(false, ErrorType::WriteError), (true, ErrorType::ConnectionClosed)] {
             let (ours, mut theirs) = UnixStream::pair().unwrap();
-            let (read, write) = ours.into_split();
+            let (read, write) = local::halves(ours.into_std().unwrap()).unwrap();
             let mut link = Link::new(read, write, true);
             let headers = http::HeaderMap::new();
             link.writer.begin(

@@ -2,13 +2,15 @@
 
 use std::io;
 use std::mem::MaybeUninit;
+use std::sync::LazyLock;
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use http::header::{
     CONNECTION, CONTENT_LENGTH, HeaderName, PROXY_AUTHENTICATE, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
 };
 use http::{HeaderValue, StatusCode};
 use httparse::{ParserConfig, Status};
+use memchr::memmem::Finder;
 use pingora_error::{Error, ErrorType, OrErr, Result};
 use tokio::io::{AsyncRead, AsyncReadExt};
 
@@ -20,8 +22,12 @@ const MOST_HEAD_BYTES: usize = 64 * 1024;
 const MOST_FIELDS: usize = 128;
 /// So many the edge may add.
 const ADDED_FIELDS: usize = 8;
-/// How much of a head is read at once.
+/// How much is read at once when an answer begins: so much at least and at most.
 const FIRST_READ: usize = 4 * 1024;
+const LARGEST_FIRST_READ: usize = 32 * 1024;
+
+/// The end of a head.
+static END: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\r\n\r\n"));
 
 /// The half of a link that reads. What it waits for may be dropped and asked for again.
 pub(crate) struct Reader {
@@ -31,12 +37,24 @@ pub(crate) struct Reader {
     /// Whether the shard keeps the connection after this answer.
     is_kept: bool,
     answers: u64,
+    /// How much was read of this answer, and of the one before.
+    bytes: usize,
+    bytes_before: usize,
     resets_tell: bool,
 }
 
 impl Reader {
     pub(super) fn new(io: Box<dyn AsyncRead + Send + Unpin>, resets_tell: bool) -> Self {
-        Self { io, input: BytesMut::new(), body: Body::Nothing, is_kept: true, answers: 0, resets_tell }
+        Self {
+            io,
+            input: BytesMut::new(),
+            body: Body::Nothing,
+            is_kept: true,
+            answers: 0,
+            bytes: 0,
+            bytes_before: 0,
+            resets_tell,
+        }
     }
 
     pub(super) fn io(&mut self) -> &mut (dyn AsyncRead + Send + Unpin) {
@@ -61,8 +79,11 @@ impl Reader {
                 return Error::e_explain(ErrorType::InvalidHTTPHeader, "the head is too long").map_err(Error::into_up);
             }
             let within = !self.input.is_empty();
-            self.input.reserve(FIRST_READ);
-            let read = match self.io.read_buf(&mut self.input).await {
+            if !within && self.bytes > 0 {
+                self.bytes_before = std::mem::take(&mut self.bytes);
+            }
+            // Often one answer is as long as the other.
+            let read = match self.fill(self.bytes_before.clamp(FIRST_READ, LARGEST_FIRST_READ)).await {
                 Err(error) if self.resets_tell && !within && error.kind() == io::ErrorKind::ConnectionReset => {
                     return Error::e_because(ErrorType::WriteError, "the shard had not read the request", error)
                         .map_err(Error::into_up);
@@ -88,8 +109,7 @@ impl Reader {
             if self.is_done() {
                 return Ok(None);
             }
-            self.input.reserve(self.body.wanted());
-            let read = self.io.read_buf(&mut self.input).await;
+            let read = self.fill(self.body.wanted()).await;
             let read = read.or_err(ErrorType::ReadError, "reading a shard's answer").map_err(Error::into_up)?;
             if read == 0 && self.body == Body::UntilClose {
                 self.body = Body::Nothing;
@@ -98,6 +118,15 @@ impl Reader {
                     .map_err(Error::into_up);
             }
         }
+    }
+
+    /// Reads up to so many bytes, or a few more: when less comes than there is room for, nobody has to look whether there
+    /// is more.
+    async fn fill(&mut self, wanted: usize) -> io::Result<usize> {
+        self.input.reserve(wanted + 1);
+        let read = self.io.read_buf(&mut self.input).await?;
+        self.bytes += read;
+        Ok(read)
     }
 
     /// Whether the answer is whole.
@@ -112,8 +141,14 @@ impl Reader {
 
     /// Takes the head off what was read, once it is whole.
     fn parse(&mut self, to_head: bool) -> Result<Option<AnswerHead>> {
-        let end = memchr::memmem::find(&self.input, b"\r\n\r\n").map(|at| at + 4);
-        let whole = end.map(|end| self.input.split_to(end).freeze());
+        // In memory of its own: the fields of an answer may live as long as a connection of HTTP/2, whose compression remembers
+        // them, and what was read at once is much larger.
+        let whole = END.find(&self.input).map(|at| {
+            let end = at + END.needle().len();
+            let head = Bytes::copy_from_slice(&self.input[..end]);
+            self.input.advance(end);
+            head
+        });
         let wire = whole.as_deref().unwrap_or(&self.input);
         let mut fields = [const { MaybeUninit::uninit() }; MOST_FIELDS];
         let mut parsed = httparse::Response::new(&mut []);

@@ -8,7 +8,7 @@ use std::pin::{Pin, pin};
 use std::task::{Poll, ready};
 use std::time::Duration;
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{Buf, BufMut, Bytes, BytesMut};
 use http::header::{CONNECTION, CONTENT_LENGTH, DATE, TRANSFER_ENCODING};
 use http::{Method, StatusCode};
 use pingora_core::protocols::Stream;
@@ -155,10 +155,16 @@ impl Request {
             return Some(self.connection);
         }
         if is_answered {
-            // The client may be gone already; there is nobody to tell.
-            let _ = self.connection.stream.shutdown().await;
+            // The client may be gone already, or take nothing; there is nobody to tell.
+            let _ = within(self.patience.write, ErrorType::WriteTimedout, self.connection.stream.shutdown()).await;
         }
         None
+    }
+
+    /// Whether [`Self::finish`] will close the connection, with nothing more to hear of the client: the end of the answer leaves
+    /// together with that.
+    fn is_last(&self) -> bool {
+        !self.head.is_kept && self.head.body.is_done()
     }
 
     /// Notes a piece of the body that was read.
@@ -185,12 +191,9 @@ impl Request {
     /// Sends what is written, and `piece` behind it.
     async fn send(&mut self, piece: Option<Bytes>, flushes: bool) -> Result<()> {
         let stream = &mut self.connection.stream;
-        let output = std::mem::take(&mut self.output);
+        let mut bytes = std::mem::take(&mut self.output).chain(piece.unwrap_or_default());
         let sending = async {
-            stream.write_all(&output).await?;
-            if let Some(piece) = piece {
-                stream.write_all(&piece).await?;
-            }
+            stream.write_all_buf(&mut bytes).await?;
             if flushes { stream.flush().await } else { Ok(()) }
         };
         let sent = within(self.patience.write, ErrorType::WriteTimedout, sending).await?;
@@ -368,13 +371,13 @@ impl Conversation for Request {
         self.put_head(&head, framing);
         self.framing = framing;
         self.status = Some(head.status);
-        if ends { self.send(None, true).await } else { Ok(()) }
+        if ends { self.send(None, !self.is_last()).await } else { Ok(()) }
     }
 
     async fn write_body(&mut self, piece: Option<Bytes>, ends: bool) -> Result<()> {
         let large = self.put_piece(piece.unwrap_or_default(), ends)?;
         if large.is_some() || ends || self.output.len() > GATHERED_BYTES {
-            self.send(large, ends).await?;
+            self.send(large, ends && !self.is_last()).await?;
         }
         Ok(())
     }

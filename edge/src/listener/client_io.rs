@@ -12,7 +12,6 @@ use std::time::SystemTime;
 use async_trait::async_trait;
 use http::StatusCode;
 use pingora_core::protocols::raw_connect::ProxyDigest;
-use pingora_core::protocols::tls::SslDigest;
 use pingora_core::protocols::{
     ALPN, Digest, GetProxyDigest, GetSocketDigest, GetTimingDigest, IO, Peek, Shutdown, SocketDigest, Ssl,
     TimingDigest, UniqueID, UniqueIDType,
@@ -26,9 +25,13 @@ use super::gathered::Gathered;
 use crate::ending::Ending;
 use crate::header_deadline::HeaderDeadline;
 
+/// What a TLS connection begins with: the type of a record that holds a handshake (RFC 8446, section 5.1).
+const TLS_HANDSHAKE: u8 = 22;
+
 /// A TCP connection as Pingora wants it, whose own stream cannot be buffered from outside.
 pub(crate) struct ClientSocket {
     tcp: Gathered,
+    handshake: Handshake,
     /// Whether anything was written to the client yet.
     has_spoken: bool,
     id: UniqueIDType,
@@ -36,14 +39,60 @@ pub(crate) struct ClientSocket {
     digest: Arc<SocketDigest>,
 }
 
+/// How far the handshake is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Handshake {
+    /// Nothing was heard of the client.
+    Expected,
+    /// What is written leaves when there is nothing to read.
+    Begun,
+    Over,
+    /// The client speaks something else.
+    Garbage,
+}
+
 impl ClientSocket {
-    /// `client` is the address that the proxy will see.
-    pub(crate) fn new(tcp: TcpStream, client: SocketAddr, accepted: SystemTime) -> Self {
+    /// `client` is the address that the proxy will see; `shakes_hands` says that the connection begins with TLS.
+    pub(crate) fn new(tcp: TcpStream, client: SocketAddr, accepted: SystemTime, shakes_hands: bool) -> Self {
         let descriptor = tcp.as_raw_fd();
         let digest = SocketDigest::from_raw_fd(descriptor);
         // A digest just made has no address yet, so setting it cannot fail.
         let _ = digest.peer_addr.set(Some(client.into()));
-        Self { tcp: Gathered::new(tcp), has_spoken: false, id: descriptor, accepted, digest: Arc::new(digest) }
+        Self {
+            tcp: Gathered::new(tcp),
+            handshake: if shakes_hands { Handshake::Expected } else { Handshake::Over },
+            has_spoken: false,
+            id: descriptor,
+            accepted,
+            digest: Arc::new(digest),
+        }
+    }
+
+    /// From now on what is flushed leaves at once.
+    pub(super) fn end_handshake(&mut self) {
+        self.handshake = Handshake::Over;
+    }
+
+    /// Whether the client began with something else than a handshake.
+    pub(super) fn heard_garbage(&self) -> bool {
+        self.handshake == Handshake::Garbage
+    }
+
+    fn poll_read_handshake(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        if let Poll::Ready(read) = Pin::new(&mut self.tcp).poll_read(cx, buf) {
+            match buf.filled().get(before) {
+                Some(&TLS_HANDSHAKE) if self.handshake == Handshake::Expected => self.handshake = Handshake::Begun,
+                Some(_) if self.handshake == Handshake::Expected => {
+                    self.handshake = Handshake::Garbage;
+                    return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
+                }
+                _ => {}
+            }
+            return Poll::Ready(read);
+        }
+        ready!(Pin::new(&mut self.tcp).poll_flush(cx))?;
+        Poll::Pending
     }
 }
 
@@ -55,7 +104,10 @@ impl fmt::Debug for ClientSocket {
 
 impl AsyncRead for ClientSocket {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.tcp).poll_read(cx, buf)
+        match self.handshake {
+            Handshake::Over => Pin::new(&mut self.tcp).poll_read(cx, buf),
+            _ => self.poll_read_handshake(cx, buf),
+        }
     }
 }
 
@@ -73,7 +125,10 @@ impl AsyncWrite for ClientSocket {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.tcp).poll_flush(cx)
+        match self.handshake {
+            Handshake::Begun => Poll::Ready(Ok(())),
+            _ => Pin::new(&mut self.tcp).poll_flush(cx),
+        }
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -265,10 +320,6 @@ impl<S: IO> UniqueID for ClientIo<S> {
 }
 
 impl<S: IO> Ssl for ClientIo<S> {
-    fn get_ssl_digest(&self) -> Option<Arc<SslDigest>> {
-        self.inner.get_ssl_digest()
-    }
-
     fn selected_alpn_proto(&self) -> Option<ALPN> {
         self.inner.selected_alpn_proto()
     }

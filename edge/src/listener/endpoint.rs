@@ -7,17 +7,18 @@ use std::time::Duration;
 
 use gatehouse_shared::clock::Clock;
 use gatehouse_shared::net::client_ip::canonical;
-use pingora_core::listeners::tls::Acceptor;
 use pingora_core::protocols::{ALPN, IO, Ssl as _};
 use socket2::SockRef;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{Semaphore, watch};
+use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
 use super::application::Application;
 use super::client_io::{ClientIo, ClientSocket};
+use super::client_tls::{ClientTls, HandshakeError};
 use super::proxy_protocol::{self, Announced};
 use super::{http1, http2, tls};
 use crate::admission::connection_limit::Counted;
@@ -33,8 +34,6 @@ const BACKLOG: u32 = 4096;
 /// So much of an answer waits in the kernel for a client that does not take it, beside what is on its way. Without a limit it
 /// is some megabytes: nobody would notice that the client takes nothing, and a thousand of them would cost gigabytes.
 const MOST_UNSENT_BYTES: u32 = 64 * 1024;
-/// What a TLS connection begins with: the type of a record that holds a handshake (RFC 8446, section 5.1).
-const TLS_HANDSHAKE: [u8; 1] = [22];
 
 /// An address that cannot be listened on; the edge does not start without all of its addresses.
 #[derive(Debug, thiserror::Error)]
@@ -54,8 +53,9 @@ pub(crate) fn bind(address: SocketAddr, key: &'static str) -> Result<TcpListener
         let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
         socket.set_reuseaddr(true)?;
         socket.bind(address)?;
-        // Each connection inherits it.
+        // Each connection inherits both.
         SockRef::from(&socket).set_tcp_notsent_lowat(MOST_UNSENT_BYTES)?;
+        socket.set_nodelay(true)?;
         socket.listen(BACKLOG)
     };
     bound().map_err(|source| BindError { address, key, source })
@@ -88,7 +88,7 @@ pub(crate) struct Shared {
 /// One listening address and what serves it.
 pub(crate) struct Endpoint<A> {
     pub(crate) app: Arc<A>,
-    pub(crate) tls: Option<Arc<Acceptor>>,
+    pub(crate) tls: Option<TlsAcceptor>,
     pub(crate) metrics: Connections,
     pub(crate) shared: Shared,
 }
@@ -125,8 +125,6 @@ impl<A: Application> Endpoint<A> {
                 return self.refuse(&tcp, if banned { Unwelcome::Banned } else { Unwelcome::Crowded });
             }
         };
-        // Only a socket that is already broken refuses this; serving it will end at once.
-        let _ = tcp.set_nodelay(true);
         let (Ok(tcp), Some(worker)) = (tcp.into_std(), self.shared.turns.next()) else { return };
         let endpoint = self.clone();
         let served = async move {
@@ -201,23 +199,17 @@ impl<A: Application> Endpoint<A> {
 
     async fn shake_hands(&self, tcp: TcpStream, client: SocketAddr) {
         let Some(acceptor) = &self.tls else {
-            let socket = ClientSocket::new(tcp, client, self.shared.clock.now());
+            let socket = ClientSocket::new(tcp, client, self.shared.clock.now(), false);
             return self.speak_http(socket, client.ip()).await;
         };
+        let socket = ClientSocket::new(tcp, client, self.shared.clock.now(), true);
         // In a place of its own, which is given back once the hands are shaken: connections live much longer.
-        let handshake = Box::pin(async {
-            let mut first = [0];
-            if tcp.peek(&mut first).await? > 0 && first != TLS_HANDSHAKE {
-                self.shared.bans.found(Feed::TlsGarbage, client.ip());
-                return Err(io::Error::new(io::ErrorKind::InvalidData, "this is no TLS"));
-            }
-            let socket = ClientSocket::new(tcp, client, self.shared.clock.now());
-            acceptor.tls_handshake(socket).await.map_err(io::Error::other)
-        });
+        let handshake = Box::pin(ClientTls::accept(acceptor, socket));
         match tokio::time::timeout(self.shared.handshake_within, handshake).await {
             // The handshake was the answer to an authority's challenge.
             Ok(Ok(tls)) if tls::is_challenge(&tls) => return,
             Ok(Ok(tls)) => return self.speak_http(tls, client.ip()).await,
+            Ok(Err(HandshakeError::Garbage)) => self.shared.bans.found(Feed::TlsGarbage, client.ip()),
             // Scanners fail handshakes all day: counted, and told only to who asks for it. A client that does not like
             // our certificate is no offender.
             Ok(Err(error)) => debug!(client = %client.ip(), %error, "TLS handshake failed"),

@@ -1,4 +1,4 @@
-//! A TCP connection whose writes are gathered until they are flushed: header and body leave in one segment.
+//! A TCP connection whose writes are gathered until they are flushed: what belongs together leaves in one system call.
 
 use std::cell::Cell;
 use std::io::{self, IoSlice};
@@ -8,9 +8,11 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
-/// Large enough for the header and body of a usual answer. The buffer is only there while something is in it, so that an
-/// idle connection does not pay for it.
-const GATHERED_BYTES: usize = 4096;
+/// So much is gathered: two frames of HTTP/2 of the largest usual size. The buffer grows as it fills, and is only there while
+/// something is in it, so that an idle connection does not pay for it.
+const GATHERED_BYTES: usize = 40 * 1024;
+/// So many pieces leave at once.
+const MOST_PIECES: usize = 16;
 
 thread_local! {
     /// The buffer that was emptied last on this worker, so that the next answer needs no memory of its own.
@@ -39,34 +41,46 @@ impl Gathered {
     }
 
     fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while let Some(rest) = self.unsent.get(self.sent..).filter(|rest| !rest.is_empty()) {
-            match ready!(Pin::new(&mut self.tcp).poll_write(cx, rest))? {
-                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-                bytes => self.sent += bytes,
-            }
+        while self.sent < self.unsent.len() {
+            ready!(self.poll_send_with(&[], cx))?;
         }
-        if self.unsent.capacity() > 0 {
-            let mut emptied = std::mem::take(&mut self.unsent);
-            emptied.clear();
-            SPARE.set(emptied);
-        }
-        self.sent = 0;
         Poll::Ready(Ok(()))
     }
 
-    /// Makes room for so many bytes; `false` when they are better sent as they are.
-    fn poll_room(&mut self, bytes: usize, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
-        if self.unsent.len() + bytes > GATHERED_BYTES {
-            ready!(self.poll_send(cx))?;
+    /// Sends some of what was gathered and of `more` behind it; returns how much of `more` is sent.
+    fn poll_send_with(&mut self, more: &[IoSlice<'_>], cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let gathered = self.unsent.get(self.sent..).unwrap_or_default();
+        let mut pieces = [IoSlice::new(&[]); MOST_PIECES];
+        let ahead = usize::from(!gathered.is_empty());
+        pieces[0] = IoSlice::new(gathered);
+        let count = more.len().min(MOST_PIECES - ahead);
+        pieces[ahead..ahead + count].copy_from_slice(&more[..count]);
+        let written = match &pieces[..ahead + count] {
+            [only] => ready!(Pin::new(&mut self.tcp).poll_write(cx, only))?,
+            pieces => ready!(Pin::new(&mut self.tcp).poll_write_vectored(cx, pieces))?,
+        };
+        if written == 0 {
+            return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
         }
-        if bytes >= GATHERED_BYTES {
-            return Poll::Ready(Ok(false));
+        let gathered = gathered.len();
+        if written < gathered {
+            self.sent += written;
+            return Poll::Ready(Ok(0));
         }
+        if gathered > 0 {
+            let mut emptied = std::mem::take(&mut self.unsent);
+            emptied.clear();
+            SPARE.set(emptied);
+            self.sent = 0;
+        }
+        Poll::Ready(Ok(written - gathered))
+    }
+
+    fn gather(&mut self, buf: &[u8]) {
         if self.unsent.capacity() == 0 {
             self.unsent = SPARE.take();
-            self.unsent.reserve_exact(GATHERED_BYTES);
         }
-        Poll::Ready(Ok(true))
+        self.unsent.extend_from_slice(buf);
     }
 }
 
@@ -77,12 +91,8 @@ impl AsyncRead for Gathered {
 }
 
 impl AsyncWrite for Gathered {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        if !ready!(self.poll_room(buf.len(), cx))? {
-            return Pin::new(&mut self.tcp).poll_write(cx, buf);
-        }
-        self.unsent.extend_from_slice(buf);
-        Poll::Ready(Ok(buf.len()))
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        self.poll_write_vectored(cx, &[IoSlice::new(buf)])
     }
 
     fn poll_write_vectored(
@@ -90,12 +100,15 @@ impl AsyncWrite for Gathered {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let bytes = bufs.iter().map(|buf| buf.len()).sum();
-        if !ready!(self.poll_room(bytes, cx))? {
-            return Pin::new(&mut self.tcp).poll_write_vectored(cx, bufs);
+        let bytes: usize = bufs.iter().map(|buf| buf.len()).sum();
+        while self.unsent.len() + bytes > GATHERED_BYTES {
+            let sent = ready!(self.poll_send_with(bufs, cx))?;
+            if sent > 0 {
+                return Poll::Ready(Ok(sent));
+            }
         }
         for buf in bufs {
-            self.unsent.extend_from_slice(buf);
+            self.gather(buf);
         }
         Poll::Ready(Ok(bytes))
     }
@@ -129,7 +142,10 @@ mod tests {
         let (mut client, mut edge) = (connected.unwrap(), Gathered::new(accepted.unwrap().0));
         let mut expected = Vec::new();
         let writes = async {
-            for (number, bytes) in [1, 4095, 1, 4096, 10_000, 3, 4000, 200, 300_000, 7].into_iter().enumerate() {
+            for (number, bytes) in [1, 4095, 1, 40_960, 10_000, 3, 40_000, 200, 300_000, 7, 39_000, 39_000, 2_000_000]
+                .into_iter()
+                .enumerate()
+            {
                 let part = vec![number as u8; bytes];
                 edge.write_all(&part).await.unwrap();
                 expected.extend(part);

@@ -59,8 +59,7 @@ pub(crate) async fn serve<A: Application>(
                 continue;
             }
         }
-        // In a place of its own, which is given back when the request is answered.
-        match Box::pin(one(app, connection, client, stopping)).await {
+        match one(app, connection, client, stopping).await {
             Some(kept) => connection = kept,
             None => return,
         }

@@ -5,6 +5,7 @@ pub mod certificate;
 pub mod certificates;
 pub mod client_certificates;
 pub(crate) mod client_io;
+mod client_tls;
 pub mod development_ca;
 pub(crate) mod endpoint;
 mod gathered;

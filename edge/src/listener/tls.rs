@@ -2,20 +2,20 @@
 
 use std::sync::Arc;
 
-use pingora_core::protocols::{ALPN, Ssl};
 use rustls::ServerConfig;
 use rustls::server::NoServerSessionStorage;
 
 use super::certificates::Certificates;
 use super::client_certificates::ClientVerifier;
+use super::client_tls::ClientTls;
 use super::tickets::Tickets;
 
 /// The protocol of ACME's challenge (RFC 8737). An authority offers nothing else beside it, so it never meets HTTP.
 pub(crate) const ACME_TLS: &[u8] = b"acme-tls/1";
 
 /// Whether this connection was made by an authority, to look at our answer and nothing else.
-pub(crate) fn is_challenge(connection: &impl Ssl) -> bool {
-    matches!(connection.selected_alpn_proto(), Some(ALPN::Custom(protocol)) if protocol.protocol() == ACME_TLS)
+pub(super) fn is_challenge(connection: &ClientTls) -> bool {
+    connection.protocol() == Some(ACME_TLS)
 }
 
 /// TLS 1.2 and 1.3 with HTTP/2 preferred. Sessions resume by ticket, so no session is kept in memory.

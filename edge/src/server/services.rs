@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use gatehouse_shared::contract::ClusterSecret;
 use pingora_core::apps::ServerApp as _;
-use pingora_core::listeners::tls::Acceptor;
 use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
 use tokio_util::task::TaskTracker;
 
 use super::StartError;
@@ -39,7 +39,7 @@ pub(super) struct Services {
     for_servers: Arc<Everything>,
     /// For the addresses in the clear.
     redirect: Arc<Plain<RedirectToHttps>>,
-    acceptor: Arc<Acceptor>,
+    acceptor: TlsAcceptor,
 }
 
 impl Services {
@@ -62,7 +62,7 @@ impl Services {
             everything: proxy_for(Role::Everything, seed)?,
             for_servers: proxy_for(Role::Federation, seed.wrapping_add(1))?,
             redirect: Arc::new(Plain::new(redirect)),
-            acceptor: Arc::new(Acceptor::from_server_config(tls::server_config(supply.certificates(), tickets))),
+            acceptor: tls::server_config(supply.certificates(), tickets).into(),
         })
     }
 
@@ -83,8 +83,7 @@ impl Services {
         accept_on(http, &self.redirect, None, endpoint("http"), shared, accepting);
         for (configured, listener) in internal {
             if let Some(tls) = supply.mutual_tls(configured) {
-                let tls = Arc::new(Acceptor::from_server_config(tls));
-                accept_on(vec![listener], &self.everything, Some(&tls), endpoint("internal"), shared, accepting);
+                accept_on(vec![listener], &self.everything, Some(&tls.into()), endpoint("internal"), shared, accepting);
             }
         }
     }
@@ -134,7 +133,7 @@ impl Parts {
 fn accept_on<A: Application>(
     listeners: Vec<TcpListener>,
     app: &Arc<A>,
-    tls: Option<&Arc<Acceptor>>,
+    tls: Option<&TlsAcceptor>,
     metrics: Connections,
     shared: &Shared,
     accepting: &TaskTracker,

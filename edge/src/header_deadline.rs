@@ -81,6 +81,8 @@ pub(crate) struct HeaderDeadline {
 
 #[derive(Debug)]
 enum State {
+    /// Bytes of a header are there; it is due once more of it has to be waited for, which mostly is not so.
+    Begun,
     /// Bytes of a header are there or overdue from the start.
     Due(Instant),
     /// Between requests, or within one.
@@ -107,26 +109,29 @@ impl HeaderDeadline {
         self.rest_between_requests();
         self.begun |= bytes > 0;
         match &mut self.state {
-            State::Idle if self.progress.owes_header() => self.state = State::Due(Instant::now() + self.within),
+            State::Idle if self.progress.owes_header() => self.state = State::Begun,
             State::Preface { missing, .. } if *missing <= bytes => self.state = State::Off,
             State::Preface { missing, .. } => *missing -= bytes,
-            State::Idle | State::Due(_) | State::Off => {}
+            State::Idle | State::Begun | State::Due(_) | State::Off => {}
         }
     }
 
     /// Nothing is there to read: until when may that last?
     pub(crate) fn due(&mut self) -> Option<Instant> {
         self.rest_between_requests();
+        if matches!(self.state, State::Begun) && self.progress.owes_header() {
+            self.state = State::Due(Instant::now() + self.within);
+        }
         match self.state {
             State::Due(due) if self.progress.owes_header() => Some(due),
             State::Preface { due, .. } => Some(due),
-            State::Due(_) | State::Idle | State::Off => None,
+            State::Begun | State::Due(_) | State::Idle | State::Off => None,
         }
     }
 
     /// Something is written to the client.
     pub(crate) fn answering(&mut self) {
-        if self.begun && matches!(self.state, State::Due(_)) && self.progress.owes_header() {
+        if self.begun && matches!(self.state, State::Begun | State::Due(_)) && self.progress.owes_header() {
             self.progress.refused.store(true, Ordering::Relaxed);
         }
     }
@@ -142,7 +147,7 @@ impl HeaderDeadline {
         if answered != self.answered {
             self.answered = answered;
             self.begun = self.progress.ahead.swap(false, Ordering::Relaxed);
-            self.state = if self.begun { State::Due(Instant::now() + self.within) } else { State::Idle };
+            self.state = if self.begun { State::Begun } else { State::Idle };
         }
     }
 }

@@ -56,7 +56,7 @@ impl<V> PrefixMap<V> {
     }
 
     pub(crate) fn contains(&self, address: IpAddr) -> bool {
-        self.around(address).next().is_some()
+        !self.values.is_empty() && self.around(address).next().is_some()
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&IpNet, &V)> {

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use http_body_util::{BodyExt, Empty};
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustix::process::{Resource, getrlimit, setrlimit};
@@ -241,6 +242,33 @@ impl hyper::body::Body for Owed {
     ) -> std::task::Poll<Option<Result<hyper::body::Frame<Bytes>, Self::Error>>> {
         self.0.poll_recv(context).map(|chunk| chunk.map(|chunk| Ok(hyper::body::Frame::data(chunk))))
     }
+}
+
+/// The window of a stream that nobody reads is soon full, and the shard's connection is not held for it.
+#[tokio::test]
+async fn a_stream_of_http2_whose_answer_nobody_takes_ends() {
+    let policy = Policy::new("");
+    let edge = hurried(&policy).await;
+    policy.write("[connections]\nmin_bytes_per_second = 50000\nslow_seconds = 2\n");
+    assert_eq!(edge.command(&["reload"]).await.code, Some(0));
+    let tcp = tcp_from("127.0.0.1", edge.https).await;
+    let stream = tls_over(tcp, &edge.ca, "localhost", &[b"h2"]).await.unwrap();
+    let mut small_window = http2::Builder::new(TokioExecutor::new());
+    small_window.initial_stream_window_size(65_535);
+    let (mut sender, connection) = small_window.handshake(TokioIo::new(stream)).await.unwrap();
+    tokio::spawn(connection);
+    const ANSWERED: &str = "gatehouse_edge_requests_total{class=\"client\",status=\"2xx\"} 1\n";
+    let get = |path: &str| http::Request::get(format!("https://localhost{path}")).body(Empty::<Bytes>::new()).unwrap();
+    let answer = sender.send_request(get("/_matrix/client/unstable/long")).await.unwrap();
+    patiently("the end of the request", async {
+        while !edge.private("/metrics").await.contains(ANSWERED) {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    })
+    .await;
+    assert!(answer.into_body().collect().await.is_err(), "a part was taken for the whole");
+    let other = sender.send_request(get("/_matrix/client/versions")).await.unwrap();
+    assert_eq!(other.status(), 200, "the connection goes on");
 }
 
 /// Only the client's turn counts: neither a long poll nor a slow shard is its fault.

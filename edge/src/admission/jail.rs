@@ -37,6 +37,15 @@ pub(crate) struct Past {
     pub(crate) until_ms: u64,
 }
 
+/// What a jail has counted against somebody who is not banned yet.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Tally {
+    pub(crate) offender: Offender,
+    pub(crate) jail: String,
+    /// When each offence was, in milliseconds since the Unix epoch; the newest last.
+    pub(crate) offences_ms: Vec<u64>,
+}
+
 /// A ban that a jail wants, and what is to be remembered of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Sentence {
@@ -141,6 +150,26 @@ impl Jails {
     /// Everything that is remembered.
     pub(crate) fn past(&self) -> Vec<Past> {
         self.0.lock().past.values().cloned().collect()
+    }
+
+    /// Everything that is counted.
+    pub(crate) fn tallies(&self) -> Vec<Tally> {
+        let state = self.0.lock();
+        let tally = |((jail, offender), tally): (&Key, &VecDeque<(u64, Option<u64>)>)| Tally {
+            offender: offender.clone(),
+            jail: jail.to_string(),
+            offences_ms: tally.iter().map(|(when, _)| *when).collect(),
+        };
+        state.tallies.iter().map(tally).collect()
+    }
+
+    /// Goes on counting where another process was. What its marks stood for is known to that process alone.
+    pub(crate) fn go_on_from(&self, tallies: Vec<Tally>) {
+        let mut state = self.0.lock();
+        for Tally { offender, jail, offences_ms } in tallies {
+            let tally = state.tallies.entry((jail.into(), offender)).or_default();
+            offences_ms.into_iter().rev().for_each(|when| tally.push_front((when, None)));
+        }
     }
 
     /// Whom the jail of this name counts, and how many offences of each may still count.

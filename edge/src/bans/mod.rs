@@ -18,7 +18,7 @@ use tracing::{info, warn};
 use crate::admission::Admission;
 use crate::admission::ban_table::{BY_OPERATOR, Ban};
 use crate::admission::connection_limit::Counted;
-use crate::admission::jail::{Offence, Past, Sentence};
+use crate::admission::jail::{Offence, Past, Sentence, Tally};
 use crate::admission::offender::Offender;
 use crate::admission::rules::Rules;
 use crate::config::AdmissionConfig;
@@ -30,8 +30,7 @@ mod journal;
 mod nftables;
 mod shared;
 
-use journal::Journal;
-pub(crate) use journal::Kept;
+use journal::{Journal, Kept};
 
 /// What has no effect any more is forgotten this often.
 const PRUNE: Duration = Duration::from_secs(60);
@@ -44,6 +43,15 @@ pub(crate) enum Change {
     Banned { ban: Ban, past: Option<Past> },
     /// A ban was lifted before its time.
     Lifted { offender: Offender, at_ms: u64 },
+}
+
+/// What one process leaves to the next.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct Legacy {
+    #[serde(flatten)]
+    kept: Kept,
+    counted: Vec<Tally>,
 }
 
 /// Where changes go beside this process. Each has its own queue and works through it by itself, so that a slow disk or a
@@ -239,14 +247,16 @@ impl Bans {
         }
     }
 
-    /// Everything that holds and is remembered, for the process that replaces this one.
-    pub(crate) fn kept(&self) -> Kept {
-        Kept { bans: self.list(), past: self.admission.jails.past() }
+    /// Everything that holds, is remembered and is counted, for the process that replaces this one.
+    pub(crate) fn legacy(&self) -> Legacy {
+        let kept = Kept { bans: self.list(), past: self.admission.jails.past() };
+        Legacy { kept, counted: self.admission.jails.tallies() }
     }
 
     /// Takes over what the process had that this one replaces: what is not kept in a folder, and what came after the folder
     /// was read.
-    pub(crate) fn inherit(&self, kept: Kept) {
+    pub(crate) fn inherit(&self, Legacy { kept, counted }: Legacy) {
+        self.admission.jails.go_on_from(counted);
         kept.past.into_iter().for_each(|past| self.admission.jails.remember(past));
         for ban in kept.bans {
             self.adopt(Change::Banned { ban, past: None }, Origin::Predecessor);

@@ -3,14 +3,14 @@
 //! The running edge starts the program anew with one end of a socket pair as its standard input, and offers its listening
 //! sockets over it. The new process reads and checks its configuration, prepares everything, and says that it is ready, or
 //! why it is not; then the old one goes on as if nothing had been. Once it is ready, it is told to go, along with the
-//! lifelines of the running shards and all bans. From then on it accepts, and the old one finishes what it began and ends;
+//! lifelines of the running shards, all bans and what the jails have counted. From then on it accepts, and the old one finishes what it began and ends;
 //! until then each tells the other whom it bans.
 //!
 //! A pair that only these two processes hold needs no path, hence no permissions.
 
 use serde::{Deserialize, Serialize};
 
-use crate::bans::Kept;
+use crate::bans::Legacy;
 
 mod channel;
 mod companion;
@@ -54,9 +54,9 @@ enum Verdict {
 struct Go {
     /// Two descriptors come with each: the shard's pipe and its process.
     shards: Vec<RunningShard>,
-    /// Who is banned.
+    /// Who is banned, and who is on the way there.
     #[serde(default)]
-    kept: Kept,
+    bans: Legacy,
 }
 
 #[derive(Debug, Serialize, Deserialize)]

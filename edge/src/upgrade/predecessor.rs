@@ -46,7 +46,7 @@ impl Predecessor {
             channel.send(&Verdict::Ready { version: env!("CARGO_PKG_VERSION").to_owned() }, &[])?;
             channel.receive::<Go>()
         });
-        let (Go { shards, kept }, descriptors) = match taken.await {
+        let (Go { shards, bans: legacy }, descriptors) = match taken.await {
             Ok(Ok(taken)) => taken,
             Ok(Err(error)) => {
                 tracing::warn!(%error, "the old process is gone; starting the shards anew");
@@ -55,7 +55,7 @@ impl Predecessor {
             // The runtime is taken down.
             Err(_) => return HashMap::new(),
         };
-        bans.inherit(kept);
+        bans.inherit(legacy);
         let mut descriptors = descriptors.into_iter();
         let lifelines = shards.into_iter().map_while(|shard| {
             let (pipe, process) = (descriptors.next()?, descriptors.next()?);

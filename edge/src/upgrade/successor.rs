@@ -172,7 +172,7 @@ impl Successor {
         let count = shards.len();
         // Before the list is made: whoever is banned meanwhile is in both.
         let changes = self.bans.follow(Origin::Successor);
-        let go = Go { shards, kept: self.bans.kept() };
+        let go = Go { shards, bans: self.bans.legacy() };
         let sending = tokio::task::spawn_blocking(move || {
             let lifelines = given.iter().filter_map(|given| given.lifeline.as_ref());
             let descriptors: Vec<_> = lifelines.flat_map(|one| [one.pipe.as_fd(), one.process.as_fd()]).collect();

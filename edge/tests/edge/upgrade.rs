@@ -236,3 +236,16 @@ async fn old_and_new_processes_hear_of_each_others_bans() {
     assert_eq!(bans.as_array().unwrap().len(), 3, "{bans}");
     polled.notify_one();
 }
+
+#[tokio::test]
+async fn who_is_on_the_way_to_a_ban_is_no_further_from_it() {
+    let policy = Policy::new(
+        "[jails.login]\nfeeds = [\"login-failed\"]\nmaxretry = 3\nfindtime_seconds = 600\nbantime_seconds = 600\n",
+    );
+    let mut edge = policy.edge("").await;
+    edge.offend("127.0.0.68", "login-failed @alice:localhost", 2).await;
+    let _successor = upgrade(&edge).await;
+    edge.offend("127.0.0.68", "login-failed @alice:localhost", 1).await;
+    dropped(&edge, "127.0.0.68", true).await;
+    assert!(edge.ended().await.success());
+}

@@ -26,8 +26,9 @@ pub(crate) struct HeaderProgress {
 
 impl HeaderProgress {
     /// Runs the connection's task so that [`header_arrived`] and [`header_expected`] find this.
-    pub(crate) async fn within<F: Future>(self: Arc<Self>, task: F) -> F::Output {
-        CONNECTION.scope(self, task).await
+    pub(crate) fn within<F: Future>(self: Arc<Self>, task: F) -> impl Future<Output = F::Output> {
+        // No `async fn`: it would have room for the task twice.
+        CONNECTION.scope(self, task)
     }
 
     /// Whether the connection ended over a header that was sent too slowly.

@@ -69,8 +69,11 @@ impl ClientSocket {
     }
 
     /// From now on what is flushed leaves at once.
-    pub(super) fn end_handshake(&mut self) {
+    pub(super) fn end_handshake(&mut self, speaks_http2: bool) {
         self.handshake = Handshake::Over;
+        if speaks_http2 {
+            self.tcp.expect_frames();
+        }
     }
 
     /// Whether the client began with something else than a handshake.

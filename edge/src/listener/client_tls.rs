@@ -19,6 +19,9 @@ use tokio_rustls::server::TlsStream;
 
 use super::client_io::ClientSocket;
 
+/// The name of HTTP/2 over TLS (RFC 9113, section 3.2).
+const HTTP2: &[u8] = b"h2";
+
 /// A connection on which hands were shaken.
 pub(crate) struct ClientTls(TlsStream<ClientSocket>);
 
@@ -42,7 +45,7 @@ impl ClientTls {
             Err((error, _)) => return Err(HandshakeError::Failed(error)),
         };
         let (socket, session) = tls.get_mut();
-        socket.end_handshake();
+        socket.end_handshake(session.alpn_protocol() == Some(HTTP2));
         // What is left of the handshake in TLS 1.3 are tickets, which a client needs for its next connection: when its first
         // request is there already, they leave with the answer.
         let is_asked = session.process_new_packets().is_ok_and(|state| state.plaintext_bytes_to_read() > 0);
@@ -117,7 +120,7 @@ impl UniqueID for ClientTls {
 impl Ssl for ClientTls {
     fn selected_alpn_proto(&self) -> Option<ALPN> {
         match self.protocol()? {
-            b"h2" => Some(ALPN::H2),
+            HTTP2 => Some(ALPN::H2),
             b"http/1.1" => Some(ALPN::H1),
             _ => None,
         }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use gatehouse_shared::clock::Clock;
 use gatehouse_shared::net::client_ip::canonical;
-use pingora_core::protocols::{ALPN, IO, Ssl as _};
+use pingora_core::protocols::{ALPN, IO, Stream};
 use socket2::SockRef;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{Semaphore, watch};
@@ -198,46 +198,50 @@ impl<A: Application> Endpoint<A> {
     }
 
     async fn shake_hands(&self, tcp: TcpStream, client: SocketAddr) {
+        let socket = ClientSocket::new(tcp, client, self.shared.clock.now(), self.tls.is_some());
         let Some(acceptor) = &self.tls else {
-            let socket = ClientSocket::new(tcp, client, self.shared.clock.now(), false);
-            return self.speak_http(socket, client.ip()).await;
+            let connection = self.watch(socket);
+            return self.speak_http(connection, client.ip()).await;
         };
-        let socket = ClientSocket::new(tcp, client, self.shared.clock.now(), true);
         // In a place of its own, which is given back once the hands are shaken: connections live much longer.
         let handshake = Box::pin(ClientTls::accept(acceptor, socket));
-        match tokio::time::timeout(self.shared.handshake_within, handshake).await {
+        let connection = match tokio::time::timeout(self.shared.handshake_within, handshake).await {
             // The handshake was the answer to an authority's challenge.
             Ok(Ok(tls)) if tls::is_challenge(&tls) => return,
-            Ok(Ok(tls)) => return self.speak_http(tls, client.ip()).await,
-            Ok(Err(HandshakeError::Garbage)) => self.shared.bans.found(Feed::TlsGarbage, client.ip()),
-            // Scanners fail handshakes all day: counted, and told only to who asks for it. A client that does not like
-            // our certificate is no offender.
-            Ok(Err(error)) => debug!(client = %client.ip(), %error, "TLS handshake failed"),
-            Err(_) => debug!(client = %client.ip(), "TLS handshake took too long"),
-        }
-        self.metrics.failed_handshakes.inc();
+            Ok(Ok(tls)) => self.watch(tls),
+            Ok(Err(error)) => return self.note_failure(client.ip(), &error),
+            Err(_) => return self.note_failure(client.ip(), &HandshakeError::Failed(io::ErrorKind::TimedOut.into())),
+        };
+        self.speak_http(connection, client.ip()).await;
     }
 
-    async fn speak_http<S: IO + 'static>(&self, stream: S, client: IpAddr) {
-        let progress = Arc::new(HeaderProgress::default());
+    /// Scanners fail handshakes all day: counted, and told only to who asks for it. A client that does not like our
+    /// certificate is no offender.
+    fn note_failure(&self, client: IpAddr, error: &HandshakeError) {
+        self.metrics.failed_handshakes.inc();
+        match error {
+            HandshakeError::Garbage => self.shared.bans.found(Feed::TlsGarbage, client),
+            HandshakeError::Failed(error) => debug!(%client, %error, "TLS handshake failed"),
+        }
+    }
+
+    fn watch(&self, stream: impl IO + 'static) -> Watched {
+        let (progress, end) = (Arc::<HeaderProgress>::default(), Ending::default());
         let deadline = HeaderDeadline::new(progress.clone(), self.shared.header_within);
-        let end = Ending::default();
-        let stream = Box::new(ClientIo::new(stream, deadline, &end));
+        Watched { stream: Box::new(ClientIo::new(stream, deadline, &end)), progress, end }
+    }
+
+    async fn speak_http(&self, Watched { stream, progress, end }: Watched, client: IpAddr) {
         if matches!(stream.selected_alpn_proto(), Some(ALPN::H2)) {
             tokio::select! {
                 biased;
                 () = end.ended() => self.shared.bans.found(Feed::SlowBody, client),
                 () = http2::serve(&self.app, stream, &self.shared.stopping) => {}
             }
-            if progress.was_overdue() {
-                self.shared.bans.found(Feed::SlowHeader, client);
-            }
-            return;
+        } else {
+            let served = http1::serve(&*self.app, stream, client, &self.shared.stopping, &self.shared.parting);
+            progress.clone().within(served).await;
         }
-        progress
-            .clone()
-            .within(http1::serve(&*self.app, stream, client, &self.shared.stopping, &self.shared.parting))
-            .await;
         if progress.was_overdue() {
             self.shared.bans.found(Feed::SlowHeader, client);
         }
@@ -245,6 +249,14 @@ impl<A: Application> Endpoint<A> {
             self.shared.bans.found(Feed::Smuggling, client);
         }
     }
+}
+
+/// A connection whose headers have their deadline.
+struct Watched {
+    stream: Stream,
+    progress: Arc<HeaderProgress>,
+    /// Ends the connection when one of its streams owes a body.
+    end: Ending,
 }
 
 /// Why a connection is not taken.

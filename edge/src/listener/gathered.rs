@@ -8,9 +8,11 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
-/// So much is gathered: two frames of HTTP/2 of the largest usual size. The buffer grows as it fills, and is only there while
-/// something is in it, so that an idle connection does not pay for it.
-const GATHERED_BYTES: usize = 40 * 1024;
+/// So much is gathered: what is larger has been put together by whoever wrote it. The buffer grows as it fills, and is only
+/// there while something is in it, so that an idle connection does not pay for it.
+const GATHERED_BYTES: usize = 4 * 1024;
+/// So much where each piece is written by itself: two frames of HTTP/2 of the largest usual size.
+const GATHERED_FRAMES: usize = 40 * 1024;
 /// So many pieces leave at once.
 const MOST_PIECES: usize = 16;
 
@@ -22,6 +24,7 @@ thread_local! {
 /// The connection, and what it has not sent yet.
 pub(crate) struct Gathered {
     tcp: TcpStream,
+    most: usize,
     unsent: Vec<u8>,
     /// How much of `unsent` is sent.
     sent: usize,
@@ -29,7 +32,12 @@ pub(crate) struct Gathered {
 
 impl Gathered {
     pub(crate) fn new(tcp: TcpStream) -> Self {
-        Self { tcp, unsent: Vec::new(), sent: 0 }
+        Self { tcp, most: GATHERED_BYTES, unsent: Vec::new(), sent: 0 }
+    }
+
+    /// From now on frames are written.
+    pub(crate) fn expect_frames(&mut self) {
+        self.most = GATHERED_FRAMES;
     }
 
     /// Sends what is left as far as the system takes it at once. What does not leave stays unsaid.
@@ -101,7 +109,7 @@ impl AsyncWrite for Gathered {
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let bytes: usize = bufs.iter().map(|buf| buf.len()).sum();
-        while self.unsent.len() + bytes > GATHERED_BYTES {
+        while self.unsent.len() + bytes > self.most {
             let sent = ready!(self.poll_send_with(bufs, cx))?;
             if sent > 0 {
                 return Poll::Ready(Ok(sent));
@@ -135,29 +143,55 @@ mod tests {
 
     use super::*;
 
-    #[tokio::test]
-    async fn small_and_large_writes_arrive_in_order() {
+    async fn pair() -> (TcpStream, Gathered) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (connected, accepted) = tokio::join!(TcpStream::connect(listener.local_addr().unwrap()), listener.accept());
-        let (mut client, mut edge) = (connected.unwrap(), Gathered::new(accepted.unwrap().0));
-        let mut expected = Vec::new();
-        let writes = async {
-            for (number, bytes) in [1, 4095, 1, 40_960, 10_000, 3, 40_000, 200, 300_000, 7, 39_000, 39_000, 2_000_000]
-                .into_iter()
-                .enumerate()
-            {
-                let part = vec![number as u8; bytes];
-                edge.write_all(&part).await.unwrap();
-                expected.extend(part);
+        (connected.unwrap(), Gathered::new(accepted.unwrap().0))
+    }
+
+    #[tokio::test]
+    async fn small_and_large_writes_arrive_in_order() {
+        for frames in [false, true] {
+            let (mut client, mut edge) = pair().await;
+            if frames {
+                edge.expect_frames();
             }
-            edge.write_all_buf(&mut &b"end"[..]).await.unwrap();
-            expected.extend(b"end");
-            edge.shutdown().await.unwrap();
-        };
-        let mut arrived = Vec::new();
-        let (_, read) = tokio::join!(writes, client.read_to_end(&mut arrived));
-        read.unwrap();
-        assert!(arrived == expected);
-        assert_eq!(edge.unsent.capacity(), 0, "nothing is kept once it is sent");
+            let sizes = [1, 4095, 1, 4096, 40_959, 10_000, 3, 40_000, 200, 300_000, 7, 39_000, 39_000, 2_000_000];
+            let mut expected = Vec::new();
+            let writes = async {
+                for (number, bytes) in sizes.into_iter().enumerate() {
+                    let part = vec![number as u8; bytes];
+                    let (head, rest) = part.split_at(bytes / 3);
+                    edge.write_all_buf(&mut bytes::Buf::chain(head, rest)).await.unwrap();
+                    expected.extend(part);
+                }
+                edge.write_all(b"end").await.unwrap();
+                expected.extend(b"end");
+                edge.shutdown().await.unwrap();
+            };
+            let mut arrived = Vec::new();
+            let (_, read) = tokio::join!(writes, client.read_to_end(&mut arrived));
+            read.unwrap();
+            assert!(arrived == expected);
+            assert_eq!(edge.unsent.capacity(), 0, "nothing is kept once it is sent");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_small_waits_for_the_flush() {
+        let (mut client, mut edge) = pair().await;
+        edge.write_all(&[1; 1_000]).await.unwrap();
+        assert_eq!(edge.unsent.len(), 1_000);
+        edge.write_all(&[2; 8_000]).await.unwrap();
+        assert!(edge.unsent.is_empty(), "both left together");
+        edge.expect_frames();
+        for frame in [[3; 16_393], [4; 16_393]] {
+            edge.write_all(&frame).await.unwrap();
+        }
+        assert_eq!(edge.unsent.len(), 2 * 16_393);
+        edge.flush().await.unwrap();
+        let mut arrived = vec![0; 9_000 + 2 * 16_393];
+        client.read_exact(&mut arrived).await.unwrap();
+        assert!(arrived.is_sorted());
     }
 }

@@ -14,6 +14,8 @@ use crate::config::policy::{Counts, Feed, JailPolicy};
 
 /// So many offenders are counted, and so many remembered, at one time.
 const MOST: usize = 100_000;
+/// So many offences are told to the process that goes on counting.
+const MOST_TOLD: usize = 500_000;
 
 /// Something that a jail may count.
 #[derive(Debug, Clone)]
@@ -42,7 +44,7 @@ pub(crate) struct Past {
 pub(crate) struct Tally {
     pub(crate) offender: Offender,
     pub(crate) jail: String,
-    /// When each offence was, in milliseconds since the Unix epoch; the newest last.
+    /// When each offence was that has no mark, in milliseconds since the Unix epoch; the newest last.
     pub(crate) offences_ms: Vec<u64>,
 }
 
@@ -152,18 +154,31 @@ impl Jails {
         self.0.lock().past.values().cloned().collect()
     }
 
-    /// Everything that is counted.
+    /// What is counted, the latest offenders first. What has a mark is left out: marks mean nothing to another process, which
+    /// would count the same thing twice.
     pub(crate) fn tallies(&self) -> Vec<Tally> {
         let state = self.0.lock();
         let tally = |((jail, offender), tally): (&Key, &VecDeque<(u64, Option<u64>)>)| Tally {
             offender: offender.clone(),
             jail: jail.to_string(),
-            offences_ms: tally.iter().map(|(when, _)| *when).collect(),
+            offences_ms: tally.iter().filter(|(_, mark)| mark.is_none()).map(|(when, _)| *when).collect(),
         };
-        state.tallies.iter().map(tally).collect()
+        let mut tallies: Vec<Tally> = state.tallies.iter().map(tally).collect();
+        tallies.sort_by_key(|tally| std::cmp::Reverse(tally.offences_ms.last().copied()));
+        let mut told = 0;
+        tallies.retain(|tally| {
+            told += tally.offences_ms.len();
+            !tally.offences_ms.is_empty() && told <= MOST_TOLD
+        });
+        tallies
     }
 
-    /// Goes on counting where another process was. What its marks stood for is known to that process alone.
+    /// Somebody else has banned an offender for what is counted here as well.
+    pub(crate) fn settle(&self, jail: &str, offender: &Offender) {
+        self.0.lock().tallies.remove(&(Arc::from(jail), offender.clone()));
+    }
+
+    /// Goes on counting where another process was.
     pub(crate) fn go_on_from(&self, tallies: Vec<Tally>) {
         let mut state = self.0.lock();
         for Tally { offender, jail, offences_ms } in tallies {

@@ -221,6 +221,7 @@ impl Bans {
     pub(crate) fn adopt(&self, change: Change, origin: Origin) {
         match change {
             Change::Banned { ban, past } if ban.holds(self.now_ms()) => {
+                self.admission.jails.settle(&ban.jail, &ban.offender);
                 if let Some(past) = &past {
                     self.admission.jails.remember(past.clone());
                 }

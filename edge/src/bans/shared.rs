@@ -40,9 +40,13 @@ const MIGRATIONS: [&str; 1] = ["CREATE TABLE gatehouse_edge_bans (
          expires_ms bigint
      )"];
 
-const UPSERT: &str = "INSERT INTO gatehouse_edge_bans (offender, change, at_ms, expires_ms) VALUES ($1, $2, $3, $4)
-     ON CONFLICT (offender) DO UPDATE SET change = $2, at_ms = $3, expires_ms = $4
-     WHERE gatehouse_edge_bans.at_ms < $3 OR (gatehouse_edge_bans.at_ms = $3 AND $5)";
+/// The newest word on an offender stays; `$5` says that of two of one time it is this one.
+const UPSERT: &str = "INSERT INTO gatehouse_edge_bans (offender, change, at_ms, expires_ms)
+     SELECT * FROM unnest($1::text[], $2::text[], $3::bigint[], $4::bigint[])
+     ON CONFLICT (offender) DO UPDATE SET change = excluded.change, at_ms = excluded.at_ms, expires_ms = excluded.expires_ms
+     WHERE gatehouse_edge_bans.at_ms < excluded.at_ms OR (gatehouse_edge_bans.at_ms = excluded.at_ms AND $5)";
+/// So many bans go into one statement.
+const BATCH: usize = 1_000;
 
 /// Why the table cannot be used at this moment.
 #[derive(Debug, thiserror::Error)]
@@ -106,11 +110,16 @@ async fn link(
     let client = within(connect(config, heard)).await?;
     within(migrate(&client)).await?;
     within(async { Ok(client.batch_execute("LISTEN gatehouse_edge_bans").await?) }).await?;
-    for ban in bans.list() {
-        within(tell(&client, &Change::Banned { ban, past: None }, Quietly::Yes)).await?;
+    let mut standing = bans.list();
+    // Two edges that tell the same bans in one order do not wait for each other in a circle.
+    standing.sort_by(|one, other| one.offender.cmp(&other.offender));
+    let standing: Vec<Change> = standing.into_iter().map(|ban| Change::Banned { ban, past: None }).collect();
+    for batch in standing.chunks(BATCH) {
+        // Told again, a ban does not replace its own row, which knows what was before it.
+        within(write(&client, batch, false)).await?;
     }
     while let Some(lift) = waiting.last() {
-        within(tell(&client, lift, Quietly::No)).await?;
+        within(tell(&client, lift)).await?;
         waiting.pop();
     }
     within(hear_all(&client, bans)).await?;
@@ -119,7 +128,7 @@ async fn link(
     loop {
         tokio::select! {
             Some(change) = changes.recv() => {
-                if let Err(error) = within(tell(&client, &change, Quietly::No)).await {
+                if let Err(error) = within(tell(&client, &change)).await {
                     waiting.extend(Some(change).filter(|change| matches!(change, Change::Lifted { .. })));
                     return Err(error);
                 }
@@ -206,26 +215,28 @@ async fn migrate(client: &Client) -> Result<(), ShareError> {
     Ok(())
 }
 
-/// Whether other edges will find a change by reading the table, or are to be notified.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Quietly {
-    Yes,
-    No,
+/// Writes a change down and notifies other edges of it.
+async fn tell(client: &Client, change: &Change) -> Result<(), ShareError> {
+    write(client, std::slice::from_ref(change), true).await?;
+    let text = serde_json::to_string(change)?;
+    client.execute("SELECT pg_notify('gatehouse_edge_bans', $1)", &[&text]).await?;
+    Ok(())
 }
 
-async fn tell(client: &Client, change: &Change, quietly: Quietly) -> Result<(), ShareError> {
-    let (offender, at_ms, expires_ms) = match change {
-        Change::Banned { ban, .. } => (&ban.offender, ban.since_ms, ban.until_ms),
-        Change::Lifted { offender, at_ms } => (offender, *at_ms, Some(at_ms.saturating_add(REMEMBER_LIFT_MS))),
-    };
-    let text = serde_json::to_string(change)?;
-    let (offender, at_ms) = (offender.to_string(), bigint(at_ms));
-    // Told again, a ban does not replace its own row, which knows what was before it.
-    let is_news = quietly == Quietly::No;
-    client.execute(UPSERT, &[&offender, &text, &at_ms, &expires_ms.map(bigint), &is_news]).await?;
-    if is_news {
-        client.execute("SELECT pg_notify('gatehouse_edge_bans', $1)", &[&text]).await?;
+/// Writes down what is newer than what is there, and with `is_news` also what is as old. Each offender has one change.
+async fn write(client: &Client, changes: &[Change], is_news: bool) -> Result<(), ShareError> {
+    let (mut offenders, mut texts, mut at, mut expires) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    for change in changes {
+        let (offender, at_ms, expires_ms) = match change {
+            Change::Banned { ban, .. } => (&ban.offender, ban.since_ms, ban.until_ms),
+            Change::Lifted { offender, at_ms } => (offender, *at_ms, Some(at_ms.saturating_add(REMEMBER_LIFT_MS))),
+        };
+        offenders.push(offender.to_string());
+        texts.push(serde_json::to_string(change)?);
+        at.push(bigint(at_ms));
+        expires.push(expires_ms.map(bigint));
     }
+    client.execute(UPSERT, &[&offenders, &texts, &at, &expires, &is_news]).await?;
     Ok(())
 }
 

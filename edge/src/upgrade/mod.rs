@@ -55,7 +55,7 @@ struct Go {
     /// Two descriptors come with each: the shard's pipe and its process.
     shards: Vec<RunningShard>,
     /// Who is banned, and who is on the way there.
-    #[serde(default)]
+    #[serde(default, rename = "kept")]
     bans: Legacy,
 }
 
@@ -63,4 +63,18 @@ struct Go {
 struct RunningShard {
     address: String,
     process_id: u32,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_word_of_the_version_before_is_understood() {
+        let ban = r#"{"offender":{"prefix":"192.0.2.1/32"},"jail":"operator","since_ms":1,"until_ms":null}"#;
+        let go: Go = serde_json::from_str(&format!(r#"{{"shards":[],"kept":{{"bans":[{ban}],"past":[]}}}}"#)).unwrap();
+        let said = serde_json::to_value(&go).unwrap();
+        assert_eq!(said["kept"]["bans"][0]["jail"], "operator");
+        assert_eq!(said["kept"]["counted"], serde_json::json!([]));
+    }
 }

@@ -49,6 +49,23 @@ fn the_last_retry_within_the_time_bans() {
 }
 
 #[test]
+fn another_process_goes_on_counting_but_for_what_it_could_not_tell_apart() {
+    let rules = [Jail::new("login", &policy(Feed::LoginFailed))];
+    let (old, new) = (Jails::default(), Jails::default());
+    fail(&old, &rules, 0, 2);
+    let marked = offence(Feed::LoginFailed, Some(7));
+    old.hear(&rules, &marked, Some("192.0.2.2/32".parse().unwrap()), 0);
+    let told = old.tallies();
+    assert_eq!(told.len(), 1, "{told:?}");
+    new.go_on_from(told);
+    assert_eq!(new.counted(&rules[0], SECOND), [("192.0.2.1".parse().unwrap(), 2)]);
+    let sentences = fail(&new, &rules, 2 * SECOND, 1);
+    assert_eq!(sentences.len(), 1);
+    old.settle("login", &sentences[0].ban.offender);
+    assert_eq!(old.counted(&rules[0], SECOND).len(), 1, "the other one is still counted");
+}
+
+#[test]
 fn each_ban_is_longer_up_to_the_longest_until_it_is_forgotten() {
     let (jails, rules) = (Jails::default(), [Jail::new("login", &policy(Feed::LoginFailed))]);
     let mut now = 0;

@@ -101,6 +101,8 @@ enum Framing {
     Length(u64),
     Chunks,
     Done,
+    /// The client took no more.
+    Failed,
 }
 
 /// One request, and the connection that it has for itself until it is answered.
@@ -196,8 +198,11 @@ impl Request {
             stream.write_all_buf(&mut bytes).await?;
             if flushes { stream.flush().await } else { Ok(()) }
         };
-        let sent = within(self.patience.write, ErrorType::WriteTimedout, sending).await?;
-        sent.map_err(|error| Error::because(ErrorType::WriteError, "answering a client", error).into_down())
+        let sent = within(self.patience.write, ErrorType::WriteTimedout, sending).await;
+        if !matches!(sent, Ok(Ok(()))) {
+            self.framing = Framing::Failed;
+        }
+        sent?.map_err(|error| Error::because(ErrorType::WriteError, "answering a client", error).into_down())
     }
 
     /// Whether an answer with this status can have a body (RFC 9110, section 6.4.1).
@@ -272,7 +277,7 @@ impl Request {
                 }
             }
             // The body of an answer that has none.
-            Framing::Done | Framing::Unsaid => {}
+            Framing::Done | Framing::Unsaid | Framing::Failed => {}
         }
         Ok(None)
     }

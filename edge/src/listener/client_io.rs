@@ -71,6 +71,7 @@ impl ClientSocket {
     /// From now on what is flushed leaves at once.
     pub(super) fn end_handshake(&mut self, speaks_http2: bool) {
         self.handshake = Handshake::Over;
+        self.tcp.settle();
         if speaks_http2 {
             self.tcp.expect_frames();
         }

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -53,12 +54,24 @@ pub(crate) fn bind(address: SocketAddr, key: &'static str) -> Result<TcpListener
         let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
         socket.set_reuseaddr(true)?;
         socket.bind(address)?;
-        // Each connection inherits both.
-        SockRef::from(&socket).set_tcp_notsent_lowat(MOST_UNSENT_BYTES)?;
-        socket.set_nodelay(true)?;
+        prepare(SockRef::from(&socket))?;
         socket.listen(BACKLOG)
     };
     bound().map_err(|source| BindError { address, key, source })
+}
+
+/// Listens on a socket that another process has bound.
+pub(crate) fn take_over(socket: OwnedFd) -> io::Result<TcpListener> {
+    let listener = std::net::TcpListener::from(socket);
+    listener.set_nonblocking(true)?;
+    prepare(SockRef::from(&listener))?;
+    TcpListener::from_std(listener)
+}
+
+/// Sets what each connection inherits.
+fn prepare(socket: SockRef<'_>) -> io::Result<()> {
+    socket.set_tcp_notsent_lowat(MOST_UNSENT_BYTES)?;
+    socket.set_tcp_nodelay(true)
 }
 
 /// What every endpoint of the edge shares.

@@ -40,6 +40,11 @@ impl Gathered {
         self.most = GATHERED_FRAMES;
     }
 
+    /// What is gathered may have to wait, and is not to hold more memory than it takes.
+    pub(crate) fn settle(&mut self) {
+        self.unsent.shrink_to_fit();
+    }
+
     /// Sends what is left as far as the system takes it at once. What does not leave stays unsaid.
     pub(crate) fn send_what_fits(&mut self) {
         if let Some(rest) = self.unsent.get(self.sent..).filter(|rest| !rest.is_empty()) {

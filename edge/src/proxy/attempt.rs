@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use super::{CROWDED_PAUSE, Proxy, is_answered};
 use crate::conversation::Conversation;
 use crate::exchange::Exchange;
-use crate::upstream::connect_error::is_crowded;
+use crate::upstream::connect_error::{is_crowded, lacks_descriptors};
 use crate::upstream::shard::Shard;
 
 impl Proxy {
@@ -92,7 +92,10 @@ impl Proxy {
         let repeatable = unsent || client.request().method.is_idempotent();
         // A connection that was kept from an earlier request may have died long before this one.
         let was_dead_before = reused && unsent;
-        if went_away && let Some(shard) = exchange.shard() {
+        if went_away
+            && !lacks_descriptors(&error)
+            && let Some(shard) = exchange.shard()
+        {
             if reused {
                 shard.forget_connections();
             }

@@ -9,7 +9,7 @@ use serde::Serialize;
 use tokio::net::TcpListener;
 
 use crate::config::EdgeConfig;
-use crate::listener::endpoint::{BindError, bind};
+use crate::listener::endpoint::{BindError, bind, take_over};
 use crate::upgrade::Offered;
 
 /// Where the edge listens, once it does. Written to standard output, so that whoever started it knows.
@@ -54,7 +54,7 @@ impl Binder {
     pub(super) fn tcp(&mut self, address: SocketAddr, key: &'static str) -> Result<TcpListener, BindError> {
         let offered = Offered { key: key.to_owned(), address: address.to_string() };
         let listener = match self.take(&offered) {
-            Some(socket) => taken_over(socket).map_err(|source| BindError { address, key, source })?,
+            Some(socket) => take_over(socket).map_err(|source| BindError { address, key, source })?,
             None => bind(address, key)?,
         };
         self.remember(offered, &listener).map_err(|source| BindError { address, key, source })?;
@@ -76,12 +76,6 @@ impl Binder {
     pub(super) fn finish(self) -> Vec<(Offered, OwnedFd)> {
         self.bound
     }
-}
-
-fn taken_over(socket: OwnedFd) -> io::Result<TcpListener> {
-    let listener = std::net::TcpListener::from(socket);
-    listener.set_nonblocking(true)?;
-    TcpListener::from_std(listener)
 }
 
 impl Listeners {

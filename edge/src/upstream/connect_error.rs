@@ -13,8 +13,12 @@ pub(crate) fn is_crowded(error: &Error) -> bool {
     }
     let Some(cause) = io_cause(error) else { return false };
     // A Unix socket whose backlog is full answers EAGAIN at once.
-    let no_descriptor = matches!(cause.raw_os_error(), Some(EMFILE | ENFILE));
-    no_descriptor || matches!(cause.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)
+    lacks_descriptors(error) || matches!(cause.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)
+}
+
+/// Whether this process has no descriptor left, which no shard can help.
+pub(crate) fn lacks_descriptors(error: &Error) -> bool {
+    io_cause(error).is_some_and(|cause| matches!(cause.raw_os_error(), Some(EMFILE | ENFILE)))
 }
 
 /// The same numbers on every system that the edge runs on.

@@ -4,9 +4,10 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use gatehouse::command::Command;
+use tikv_jemallocator::Jemalloc;
 
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: Jemalloc = Jemalloc;
 
 fn main() -> ExitCode {
     match Command::parse().execute() {

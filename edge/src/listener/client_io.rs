@@ -3,7 +3,6 @@
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::AsRawFd;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -34,9 +33,8 @@ pub(crate) struct ClientSocket {
     handshake: Handshake,
     /// Whether anything was written to the client yet.
     has_spoken: bool,
-    id: UniqueIDType,
+    client: SocketAddr,
     accepted: SystemTime,
-    digest: Arc<SocketDigest>,
 }
 
 /// How far the handshake is.
@@ -54,17 +52,12 @@ enum Handshake {
 impl ClientSocket {
     /// `client` is the address that the proxy will see; `shakes_hands` says that the connection begins with TLS.
     pub(crate) fn new(tcp: TcpStream, client: SocketAddr, accepted: SystemTime, shakes_hands: bool) -> Self {
-        let descriptor = tcp.as_raw_fd();
-        let digest = SocketDigest::from_raw_fd(descriptor);
-        // A digest just made has no address yet, so setting it cannot fail.
-        let _ = digest.peer_addr.set(Some(client.into()));
         Self {
             tcp: Gathered::new(tcp),
             handshake: if shakes_hands { Handshake::Expected } else { Handshake::Over },
             has_spoken: false,
-            id: descriptor,
+            client,
             accepted,
-            digest: Arc::new(digest),
         }
     }
 
@@ -102,7 +95,7 @@ impl ClientSocket {
 
 impl fmt::Debug for ClientSocket {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ClientSocket").field("descriptor", &self.id).finish_non_exhaustive()
+        f.debug_struct("ClientSocket").field("descriptor", &self.tcp.descriptor()).finish_non_exhaustive()
     }
 }
 
@@ -173,7 +166,7 @@ impl Shutdown for ClientSocket {
 
 impl UniqueID for ClientSocket {
     fn id(&self) -> UniqueIDType {
-        self.id
+        self.tcp.descriptor()
     }
 }
 
@@ -193,14 +186,16 @@ impl GetProxyDigest for ClientSocket {
     }
 }
 
+/// Made for who asks: most connections never meet anybody who does. Nobody sets one, which is for connections to servers.
 impl GetSocketDigest for ClientSocket {
     fn get_socket_digest(&self) -> Option<Arc<SocketDigest>> {
-        Some(self.digest.clone())
+        let digest = SocketDigest::from_raw_fd(self.tcp.descriptor());
+        // A digest just made has no address yet, so setting it cannot fail.
+        let _ = digest.peer_addr.set(Some(self.client.into()));
+        Some(Arc::new(digest))
     }
 
-    fn set_socket_digest(&mut self, digest: SocketDigest) {
-        self.digest = Arc::new(digest);
-    }
+    fn set_socket_digest(&mut self, _: SocketDigest) {}
 }
 
 /// What the proxy reads and writes: the socket itself or TLS on it, under the header deadline.

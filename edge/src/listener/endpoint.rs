@@ -253,7 +253,8 @@ impl<A: Application> Endpoint<A> {
             }
         } else {
             let served = http1::serve(&*self.app, stream, client, &self.shared.stopping, &self.shared.parting);
-            progress.clone().within(served).await;
+            // In a place of its own, for which connections of HTTP/2 have no use.
+            progress.clone().within(Box::pin(served)).await;
         }
         if progress.was_overdue() {
             self.shared.bans.found(Feed::SlowHeader, client);

@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::io::{self, IoSlice};
+use std::os::fd::{AsRawFd, RawFd};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
@@ -33,6 +34,11 @@ pub(crate) struct Gathered {
 impl Gathered {
     pub(crate) fn new(tcp: TcpStream) -> Self {
         Self { tcp, most: GATHERED_BYTES, unsent: Vec::new(), sent: 0 }
+    }
+
+    /// The connection's number in this process.
+    pub(crate) fn descriptor(&self) -> RawFd {
+        self.tcp.as_raw_fd()
     }
 
     /// From now on frames are written.

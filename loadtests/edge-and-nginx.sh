@@ -1,15 +1,17 @@
 #!/usr/bin/env bash
 # Measures the edge and nginx as the TLS front of one upstream, in turns, and prints CPU per request, rates and latency.
 #
-#   loadtests/edge-and-nginx.sh [--rounds N] [--seconds N] [--idle N]
+#   loadtests/edge-and-nginx.sh [--rounds N] [--seconds N] [--idle N] [--upstream unix|tcp]
 #
 # --rounds   how often each front has its turn with each load (6)
 # --seconds  how long a turn takes (4)
 # --idle     how many idle TLS connections of HTTP/1.1 are opened to weigh one, and then half as many of HTTP/2 (5000; 0
 #            leaves that out); each is a descriptor, of which there must be as many and some more (ulimit -Hn)
+# --upstream by what all fronts reach the upstream (tcp): guides for Matrix servers have nginx connect to a port of
+#            localhost; the edge and its own shards meet at Unix sockets
 #
-# The upstream is an nginx on a Unix socket that answers a few bytes. nginx as a front stands twice: with connections kept
-# to the upstream, and as guides for Matrix servers write it, without. All have two workers and one ECDSA P-256
+# The upstream is an nginx that answers a few bytes. nginx as a front stands twice: with connections kept to the upstream,
+# and as guides for Matrix servers write it, with a new one for each request. All have two workers and one ECDSA P-256
 # certificate. Programs (Debian: nginx-light, wrk, nghttp2-client, openssl, python3) must be installed. The result stays in
 # target/edge-and-nginx/result.json.
 set -euo pipefail
@@ -17,19 +19,27 @@ set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
 target=${CARGO_TARGET_DIR:-$root/target}
 out=$target/edge-and-nginx
-rounds=6 seconds=4 idle=5000
+rounds=6 seconds=4 idle=5000 upstream=tcp
 while [ $# -gt 0 ]; do
     case $1 in
     --rounds) rounds=$2 ;;
     --seconds) seconds=$2 ;;
     --idle) idle=$2 ;;
+    --upstream) upstream=$2 ;;
     *)
-        sed -n '2,16s/^# \?//p' "$0"
+        sed -n '2,18s/^# \?//p' "$0"
         exit 2
         ;;
     esac
     shift 2
 done
+case $upstream in
+unix | tcp) ;;
+*)
+    echo "--upstream is unix or tcp" >&2
+    exit 2
+    ;;
+esac
 
 echo "building for release" >&2
 (cd "$root" && cargo build --release --quiet -p gatehouse)
@@ -45,7 +55,11 @@ printf '%064d' 0 >"$work/secret"
 head -c 12288 /dev/urandom | base64 -w0 >"$work/large"
 
 port() { python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'; }
-edge_port=$(port) kept_port=$(port) guide_port=$(port)
+edge_port=$(port) kept_port=$(port) guide_port=$(port) upstream_port=$(port)
+case $upstream in
+unix) for_nginx=unix:$work/upstream.sock for_edge=unix:$work/upstream.sock ;;
+tcp) for_nginx=127.0.0.1:$upstream_port for_edge=127.0.0.1:$upstream_port ;;
+esac
 
 # start_nginx NAME, with the http section on standard input
 start_nginx() {
@@ -64,6 +78,7 @@ start_nginx() {
 start_nginx upstream <<NGINX
     server {
         listen unix:$work/upstream.sock backlog=4096;
+        listen 127.0.0.1:$upstream_port backlog=4096;
         default_type application/json;
         location / { return 200 '{"user_id":"@alice:example.org","device_id":"ABCDEFGHIJ","is_guest":false}'; }
         location /_matrix/client/v3/sync { alias $work/large; }
@@ -71,7 +86,7 @@ start_nginx upstream <<NGINX
 NGINX
 front() {
     cat <<NGINX
-    upstream shard { server unix:$work/upstream.sock; $2 }
+    upstream shard { server $for_nginx; $2 }
     server {
         listen 127.0.0.1:$1 ssl http2 backlog=4096;
         ssl_certificate $work/chain.pem;
@@ -103,7 +118,7 @@ chain = "$work/chain.pem"
 key = "$work/key.pem"
 [upstream]
 cluster_secret = { file = "$work/secret" }
-shards = ["unix:$work/upstream.sock"]
+shards = ["$for_edge"]
 TOML
 RUNTIME_DIRECTORY=$work "$target/release/gatehouse" run --config "$work/edge.toml" >"$out/edge.log" 2>&1 &
 edge=$!

@@ -1,11 +1,13 @@
 //! One request of a client and the way back, whichever protocol it came by.
 
 use std::net::IpAddr;
+use std::pin::pin;
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::StatusCode;
-use pingora_error::Result;
+use pingora_error::{Error, ErrorType, Result};
 use pingora_http::RequestHeader;
 
 use crate::answer_head::AnswerHead;
@@ -81,4 +83,67 @@ pub(crate) trait Conversation: Send {
 
     /// Ends the connection after this request, where it has the connection for itself.
     fn end_connection(&mut self);
+}
+
+/// So much of a body is kept for another attempt.
+const MOST_KEPT_BYTES: usize = 64 * 1024;
+
+/// What was read of a request's body and may be sent once more.
+#[derive(Debug, Default)]
+pub(crate) struct KeptBody {
+    /// `None` when it is not kept, or no longer.
+    pieces: Option<Vec<Bytes>>,
+    bytes: usize,
+}
+
+impl KeptBody {
+    /// Keeps what is read from now on, as far as it is small.
+    pub(crate) fn begin(&mut self) {
+        self.pieces.get_or_insert_default();
+    }
+
+    /// A piece was read.
+    pub(crate) fn keep(&mut self, piece: &Bytes) {
+        self.bytes += piece.len();
+        if self.bytes > MOST_KEPT_BYTES {
+            self.pieces = None;
+        } else if let Some(pieces) = &mut self.pieces {
+            pieces.push(piece.clone());
+        }
+    }
+
+    /// Nothing will be sent again.
+    pub(crate) fn forget(&mut self) {
+        self.pieces = None;
+    }
+
+    /// What was kept; `None` when that is nothing.
+    pub(crate) fn whole(&self) -> Option<Bytes> {
+        match self.pieces.as_deref()? {
+            [] => None,
+            [only] => Some(only.clone()),
+            pieces => Some(pieces.concat().into()),
+        }
+    }
+
+    /// Whether all that was read is small enough to be kept.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.bytes <= MOST_KEPT_BYTES
+    }
+}
+
+/// An error for which the client is to blame.
+pub(crate) fn down<T>(kind: ErrorType, what: &'static str) -> Result<T> {
+    Error::e_explain(kind, what).map_err(Error::into_down)
+}
+
+/// Waits for the client, so long at most.
+pub(crate) async fn within<F: Future>(limit: Option<Duration>, kind: ErrorType, future: F) -> Result<F::Output> {
+    let mut future = pin!(future);
+    // Mostly there is nothing to wait for, and no need to look at a clock.
+    if let Poll::Ready(output) = futures_util::poll!(&mut future) {
+        return Ok(output);
+    }
+    let Some(limit) = limit else { return Ok(future.await) };
+    tokio::time::timeout(limit, future).await.or_else(|_| down(kind, "the client took too long"))
 }

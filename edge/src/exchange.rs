@@ -16,7 +16,7 @@ use crate::front::Route;
 use crate::live::Live;
 use crate::pace::Awaited;
 use crate::upstream::headers::{Announced, Vouched};
-use crate::upstream::shard::{Passage, Shard, Work};
+use crate::upstream::shard::{Passage, Shard};
 
 /// A request that a shard's death interrupts is tried this many times in all: twice is bad luck, thrice is its fault.
 const MAX_INTERRUPTIONS: u32 = 3;
@@ -60,9 +60,8 @@ pub(crate) struct Exchange {
     /// The body, from when a shard can take it until all of it has come.
     pub(crate) awaited: Option<Awaited>,
     pub(crate) vouched: Option<Vouched>,
-    /// Whether the request is work while the shard has it, unlike a long poll; and its place in the shard's count.
+    /// Whether the request is work while the shard has it, unlike a long poll.
     pub(crate) is_work: bool,
-    work: Option<Work>,
     /// The document that the request asks for, and which the edge keeps.
     pub(crate) document: Option<Document>,
     /// Keeps the answer for others.
@@ -106,7 +105,6 @@ impl Exchange {
             awaited: None,
             vouched: None,
             is_work: false,
-            work: None,
             document: None,
             fetching: None,
             encoder: None,
@@ -125,27 +123,26 @@ impl Exchange {
     }
 
     /// Goes to a shard.
-    pub(crate) fn choose(&mut self, passage: Passage) -> Arc<Shard> {
-        let shard = passage.shard().clone();
+    pub(crate) fn choose(&mut self, passage: Passage) {
         self.passage = Some(passage);
         self.works();
-        shard
     }
 
     /// The shard has all of the request, and owes the answer.
     pub(crate) fn works(&mut self) {
-        self.work = self.shard().filter(|_| self.is_work).map(Shard::works);
+        let is_work = self.is_work;
+        self.passage.iter_mut().for_each(|passage| passage.set_work(is_work));
     }
 
     /// The client owes the rest of the body: however many are slow at that, the shard can work for others.
     pub(crate) fn rests(&mut self) {
-        self.work = None;
+        self.passage.iter_mut().for_each(|passage| passage.set_work(false));
     }
 
     /// What is left is the client's to take, at its own pace.
     pub(crate) fn answered(&mut self) {
         self.is_work = false;
-        self.work = None;
+        self.rests();
     }
 
     /// The shard that has the request, or had it last.
@@ -156,7 +153,6 @@ impl Exchange {
     /// Counts for no shard any more.
     pub(crate) fn leave(&mut self) {
         self.passage = None;
-        self.work = None;
     }
 
     /// Counts bytes of the body; `false` when they are too many.

@@ -144,9 +144,11 @@ impl HeaderEdits {
 
     pub(crate) fn edit_answer(&self, answer: &mut AnswerHead) {
         for name in &self.remove {
-            answer.headers.remove(name);
+            answer.fields.remove(name);
         }
-        answer.headers.extend(self.set.iter().cloned());
+        for (name, value) in &self.set {
+            answer.fields.insert(name.clone(), value.clone());
+        }
     }
 }
 

@@ -23,8 +23,8 @@ impl Proxy {
             token: access_token(authorization(request), request.uri.query()),
             origin: x_matrix_origin(authorization(request)),
         };
-        let (now, now_ms) = (exchange.started.duration_since(self.bans.born), self.bans.now_ms());
-        let admitted = self.bans.admission.admit(&exchange.live.rules, asking, now, now_ms);
+        let now = exchange.started.duration_since(self.bans.born);
+        let admitted = self.bans.admission.admit(&exchange.live.rules, asking, now, || self.bans.now_ms());
         if let Err(refused) = admitted {
             self.metrics.refused(refused);
             if matches!(refused, Refused::Limited(_)) {
@@ -72,7 +72,7 @@ impl Proxy {
             Verdict::RegistrationRefused(_) => (Feed::RegistrationRefused, None),
             Verdict::RateLimited(_) => (Feed::RateLimited, None),
         };
-        let server = response.headers.get(ORIGIN).and_then(|origin| origin.to_str().ok()).map(str::to_owned);
+        let server = Some(response.fields.text(&ORIGIN)).filter(|origin| !origin.is_empty()).map(str::to_owned);
         self.bans.report(&Offence { feed, client: exchange.client, server, mark });
     }
 }

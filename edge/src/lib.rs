@@ -25,6 +25,7 @@ pub mod fuzz;
 mod gate;
 mod header_deadline;
 mod http1;
+mod http2;
 pub mod listener;
 mod live;
 mod loop_lag;

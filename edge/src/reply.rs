@@ -11,7 +11,7 @@ use http::{HeaderName, HeaderValue, Method, StatusCode};
 use pingora_error::Result;
 use serde_json::json;
 
-use crate::answer_head::{AnswerHead, answer_head};
+use crate::answer_head::AnswerHead;
 use crate::conversation::Conversation;
 
 /// What the client-server API recommends under "Web Browser Clients".
@@ -24,7 +24,7 @@ const CORS: [(HeaderName, &str); 3] = [
 /// Lets any page read an answer.
 pub(crate) fn allow_browsers(head: &mut AnswerHead) {
     for (name, value) in CORS {
-        head.headers.insert(name, HeaderValue::from_static(value));
+        head.fields.insert(name, HeaderValue::from_static(value));
     }
 }
 
@@ -121,14 +121,14 @@ impl Reply {
 
     /// Writes the answer.
     pub(crate) async fn send(self, client: &mut impl Conversation) -> Result<()> {
-        let mut head = answer_head(self.status, CORS.len() + self.headers.len() + 1);
-        head.headers.extend(self.headers);
+        let mut head = AnswerHead::new(self.status, CORS.len() + self.headers.len() + 1);
+        head.fields.extend(self.headers);
         if self.cors {
             allow_browsers(&mut head);
         }
         let bodiless = self.status == StatusCode::NO_CONTENT;
         if !bodiless {
-            head.headers.insert(CONTENT_LENGTH, HeaderValue::from(self.body.len()));
+            head.fields.insert(CONTENT_LENGTH, HeaderValue::from(self.body.len()));
         }
         let ends = bodiless || self.body.is_empty() || client.request().method == Method::HEAD;
         client.write_head(head, ends).await?;

@@ -8,7 +8,7 @@ use pingora_error::{ErrorType, OrErr, Result};
 use pingora_http::RequestHeader;
 use tracing::error;
 
-use crate::answer_head::answer_head;
+use crate::answer_head::AnswerHead;
 use crate::content::static_folder::{FileAnswer, FileBody, Found, StaticFolder};
 use crate::conversation::Conversation;
 use crate::front::{Front, Route, Target};
@@ -97,10 +97,10 @@ async fn send(
     front: &Front,
     host: &str,
 ) -> Result<()> {
-    let mut head = answer_head(answer.status, answer.headers.len() + 8);
-    head.headers.extend(answer.headers);
+    let mut head = AnswerHead::new(answer.status, answer.headers.len() + 8);
+    head.fields.extend(answer.headers);
     for (name, value) in front.security.of(Kind::Static, host) {
-        head.headers.insert(name, value.clone());
+        head.fields.insert(name.clone(), value.clone());
     }
     route.on_answers.edit_answer(&mut head);
     let request = client.request();

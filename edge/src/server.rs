@@ -26,7 +26,7 @@ use crate::config::{EdgeConfig, chain_of};
 use crate::control::desk::Desk;
 use crate::control::socket::{ControlError, ControlSocket};
 use crate::ending::Ending;
-use crate::listener::endpoint::{BindError, Shared};
+use crate::listener::endpoint::{BindError, Ends, Shared};
 use crate::listener::tickets::Tickets;
 use crate::live::{Live, LiveError};
 use crate::loop_lag::LoopLag;
@@ -251,7 +251,8 @@ pub async fn run(
     serving.cancelled().await;
     // The addresses are given up, unless another process has them now.
     desk.successor.sockets.lock().clear();
-    // Receivers live in `shared`, so this reaches them; connections then finish what they began and take no more.
+    // Connections finish what they began and take no more. Receivers live in `shared`, so the word reaches them.
+    shared.ends.leaving.end();
     let _ = say_stopping.send(true);
     supply.stop().await;
     accepting.wait().await;
@@ -327,9 +328,7 @@ fn make_shared(
         handshake_within: Duration::from_secs(limits.handshake_seconds),
         header_within: Duration::from_secs(limits.header_seconds),
         stop,
-        parting: Ending::default(),
-        cut: Ending::default(),
-        stopping,
+        ends: Ends { leaving: Ending::default(), stopping, parting: Ending::default(), cut: Ending::default() },
         connections: TaskTracker::new(),
         turns,
     }
@@ -410,10 +409,10 @@ async fn drain(shared: &Shared, older: Option<JoinHandle<()>>, within: Duration,
 /// Lets requests in flight finish; what is left at the end of the time is cut.
 async fn finish(shared: &Shared, within: Duration) {
     shared.connections.close();
-    shared.parting.end();
+    shared.ends.parting.end();
     if tokio::time::timeout(within, shared.connections.wait()).await.is_err() {
         warn!(connections = shared.connections.len(), "cut the connections that did not end in time");
-        shared.cut.end();
+        shared.ends.cut.end();
         shared.connections.wait().await;
     }
 }

@@ -66,22 +66,28 @@ pub(crate) enum Refused {
 
 impl Admission {
     /// Whether anything may come from `address` at all: asked at accept, before a byte is read.
-    pub(crate) fn may_come(&self, rules: &Rules, address: IpAddr, now_ms: u64) -> bool {
+    pub(crate) fn may_come(&self, rules: &Rules, address: IpAddr, now_ms: impl FnOnce() -> u64) -> bool {
         let unwelcome = || self.bans.holds_address(address, now_ms) || rules.is_denied(address);
         !unwelcome() || rules.is_exempt(address)
     }
 
     /// Whether a request may pass. `now` is the time since the edge started, `now_ms` the time of day.
-    pub(crate) fn admit(&self, rules: &Rules, asking: Asking<'_>, now: Duration, now_ms: u64) -> Result<(), Refused> {
+    pub(crate) fn admit(
+        &self,
+        rules: &Rules,
+        asking: Asking<'_>,
+        now: Duration,
+        now_ms: impl Fn() -> u64,
+    ) -> Result<(), Refused> {
         if let Some(origin) = asking.origin
-            && (!rules.servers.may_talk(origin) || self.bans.holds_server(origin, now_ms))
+            && (!rules.servers.may_talk(origin) || self.bans.holds_server(origin, &now_ms))
         {
             return Err(Refused::ServerBanned);
         }
         if rules.is_exempt(asking.client) {
             return Ok(());
         }
-        if self.bans.holds_address(asking.client, now_ms) || rules.is_denied(asking.client) {
+        if self.bans.holds_address(asking.client, &now_ms) || rules.is_denied(asking.client) {
             return Err(Refused::Banned);
         }
         let mut wants = Wants::new(&self.buckets, asking.class);
@@ -97,8 +103,9 @@ impl Admission {
 
     /// Counts an offence, and says which bans it leads to. Who is banned already is not counted again.
     pub(crate) fn hear(&self, rules: &Rules, offence: &Offence, now_ms: u64) -> Vec<Sentence> {
-        let server_is_banned = offence.server.as_deref().is_some_and(|server| self.bans.holds_server(server, now_ms));
-        if server_is_banned || self.bans.holds_address(offence.client, now_ms) {
+        let server_is_banned =
+            offence.server.as_deref().is_some_and(|server| self.bans.holds_server(server, || now_ms));
+        if server_is_banned || self.bans.holds_address(offence.client, || now_ms) {
             return Vec::new();
         }
         let prefix = rules.is_counted(offence.client).then(|| rules.client(offence.client));

@@ -32,14 +32,14 @@ fn each_bucket_limits_by_itself() {
     let token = |device: &str| format!("{}{device}", mint_prefix("@alice:example.org"));
     let passes = |client: &str, device: &str| {
         let token = token(device);
-        (0..10).take_while(|_| admission.admit(&rules, asking(client, Some(&token), None), NOW, 0).is_ok()).count()
+        (0..10).take_while(|_| admission.admit(&rules, asking(client, Some(&token), None), NOW, || 0).is_ok()).count()
     };
     assert_eq!(passes("192.0.2.1", "phone"), 2, "the token's");
     assert_eq!(passes("192.0.2.1", "laptop"), 2, "the token's, and the user's is empty");
     assert_eq!(passes("192.0.2.1", "tablet"), 0, "the user's");
     assert_eq!(passes("192.0.2.9", "tablet"), 2, "somebody elsewhere who claims to be her takes nothing from her");
     let anonymous =
-        (0..10).take_while(|_| admission.admit(&rules, asking("192.0.2.1", None, None), NOW, 0).is_ok()).count();
+        (0..10).take_while(|_| admission.admit(&rules, asking("192.0.2.1", None, None), NOW, || 0).is_ok()).count();
     assert_eq!(anonymous, 2, "the client's");
 }
 
@@ -48,15 +48,15 @@ fn addresses_of_one_ipv6_site_are_one_client() {
     let (admission, rules) = with(policy(|policy| {
         policy.classes.send = crate::config::policy::ClassPolicy { client: limit(1), ..Default::default() };
     }));
-    assert!(admission.admit(&rules, asking("2001:db8::1", None, None), NOW, 0).is_ok());
-    assert!(admission.admit(&rules, asking("2001:db8::2", None, None), NOW, 0).is_err());
-    assert!(admission.admit(&rules, asking("2001:db8:0:1::1", None, None), NOW, 0).is_ok());
+    assert!(admission.admit(&rules, asking("2001:db8::1", None, None), NOW, || 0).is_ok());
+    assert!(admission.admit(&rules, asking("2001:db8::2", None, None), NOW, || 0).is_err());
+    assert!(admission.admit(&rules, asking("2001:db8:0:1::1", None, None), NOW, || 0).is_ok());
 }
 
 #[test]
 fn another_policy_keeps_buckets_and_bans() {
     let (admission, rules) = with(policy(|policy| policy.classes.send.client = limit(2)));
-    let ask = |rules: &Rules| admission.admit(rules, asking("192.0.2.1", None, None), NOW, 0);
+    let ask = |rules: &Rules| admission.admit(rules, asking("192.0.2.1", None, None), NOW, || 0);
     assert!(ask(&rules).is_ok() && ask(&rules).is_ok() && ask(&rules).is_err());
     let offender = "198.51.100.1".parse().unwrap();
     let ban = ban_table::Ban { offender, jail: "test".to_owned(), since_ms: 0, until_ms: None };
@@ -64,7 +64,7 @@ fn another_policy_keeps_buckets_and_bans() {
     let rules = policy(|policy| policy.classes.send.client = limit(3));
     assert!(ask(&rules).is_ok(), "the new burst has room for one more");
     assert!(ask(&rules).is_err(), "what was used before is still used");
-    assert!(!admission.may_come(&rules, "198.51.100.1".parse().unwrap(), 0));
+    assert!(!admission.may_come(&rules, "198.51.100.1".parse().unwrap(), || 0));
 }
 
 #[test]
@@ -72,9 +72,9 @@ fn exempt_addresses_meet_no_limit_and_no_ban() {
     let (admission, rules) = with(policy(|policy| policy.classes.send.client = limit(1)));
     let offender = "127.0.0.1".parse().unwrap();
     admission.bans.insert(ban_table::Ban { offender, jail: "test".to_owned(), since_ms: 0, until_ms: None });
-    assert!(admission.may_come(&rules, "127.0.0.1".parse().unwrap(), 0));
+    assert!(admission.may_come(&rules, "127.0.0.1".parse().unwrap(), || 0));
     for _ in 0..10 {
-        assert!(admission.admit(&rules, asking("127.0.0.1", None, None), NOW, 0).is_ok());
+        assert!(admission.admit(&rules, asking("127.0.0.1", None, None), NOW, || 0).is_ok());
     }
 }
 
@@ -84,10 +84,10 @@ fn denied_addresses_and_servers_are_refused_in_their_own_words() {
         policy.addresses.deny = vec!["203.0.113.0/24".parse().unwrap()];
         policy.servers.deny = vec!["evil.example".to_owned()];
     }));
-    assert!(!admission.may_come(&rules, "203.0.113.7".parse().unwrap(), 0));
-    assert_eq!(admission.admit(&rules, asking("203.0.113.7", None, None), NOW, 0), Err(Refused::Banned));
+    assert!(!admission.may_come(&rules, "203.0.113.7".parse().unwrap(), || 0));
+    assert_eq!(admission.admit(&rules, asking("203.0.113.7", None, None), NOW, || 0), Err(Refused::Banned));
     let evil = asking("192.0.2.1", None, Some("evil.example"));
-    assert_eq!(admission.admit(&rules, evil, NOW, 0), Err(Refused::ServerBanned));
+    assert_eq!(admission.admit(&rules, evil, NOW, || 0), Err(Refused::ServerBanned));
 }
 
 #[test]
@@ -134,7 +134,7 @@ fn price_of_a_decision() {
             };
             // Each client asks once in a tenth of a second, so that every bucket is charged and none is empty.
             let now = Duration::from_micros(u64::from(number) * 10);
-            assert!(admission.admit(rules, asking, now, 1).is_ok());
+            assert!(admission.admit(rules, asking, now, || 1).is_ok());
         }
         println!("{what}: {} ns a request", start.elapsed().as_nanos() / u128::from(REQUESTS));
     };

@@ -157,7 +157,7 @@ impl Bans {
 
     /// Whether anything at all may come from `address`.
     pub(crate) fn may_come(&self, address: IpAddr) -> bool {
-        self.admission.may_come(&self.current.load().rules, address, self.now_ms())
+        self.admission.may_come(&self.current.load().rules, address, || self.now_ms())
     }
 
     /// Counts a connection of `address`; `None` when its client has as many as the policy allows.

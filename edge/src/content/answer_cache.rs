@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, SET_COOKIE};
-use http::{HeaderMap, HeaderValue, Method, StatusCode};
+use http::{Method, StatusCode};
 use parking_lot::Mutex;
 use pingora_http::RequestHeader;
 use tokio::sync::Notify;
@@ -189,18 +189,18 @@ impl Drop for Fetching {
 /// For how long an answer may be kept at most: JSON for everybody, of known length, for which the shard does not say
 /// otherwise.
 fn keepable_for(response: &AnswerHead) -> Option<Duration> {
-    let headers = &response.headers;
-    let json = text(headers.get(CONTENT_TYPE)).starts_with("application/json");
-    let small = text(headers.get(CONTENT_LENGTH)).parse::<usize>().is_ok_and(|length| length <= MOST_BYTES);
-    let plain = !headers.contains_key(SET_COOKIE) && !headers.contains_key(CONTENT_ENCODING);
+    let fields = &response.fields;
+    let json = fields.text(&CONTENT_TYPE).starts_with("application/json");
+    let small = fields.text(&CONTENT_LENGTH).parse::<usize>().is_ok_and(|length| length <= MOST_BYTES);
+    let plain = !fields.contains(&SET_COOKIE) && !fields.contains(&CONTENT_ENCODING);
     if response.status != StatusCode::OK || !(json && small && plain) {
         return None;
     }
-    age_allowed(headers)
+    age_allowed(fields.text(&CACHE_CONTROL))
 }
 
-fn age_allowed(headers: &HeaderMap) -> Option<Duration> {
-    let directives = text(headers.get(CACHE_CONTROL)).split(',').map(str::trim);
+fn age_allowed(cache_control: &str) -> Option<Duration> {
+    let directives = cache_control.split(',').map(str::trim);
     let mut allowed = Duration::MAX;
     for directive in directives {
         if ["no-store", "no-cache", "private"].iter().any(|no| directive.eq_ignore_ascii_case(no)) {
@@ -213,21 +213,18 @@ fn age_allowed(headers: &HeaderMap) -> Option<Duration> {
     Some(allowed)
 }
 
-fn text(value: Option<&HeaderValue>) -> &str {
-    value.and_then(|value| value.to_str().ok()).unwrap_or_default()
-}
-
 #[cfg(test)]
 mod tests {
+    use http::{HeaderName, HeaderValue};
+
     use super::*;
-    use crate::answer_head::answer_head;
 
     const LIVES: Lifetimes = Lifetimes { fresh: Duration::from_secs(60), stale: Duration::from_secs(600) };
 
     fn json(headers: &[(&'static str, &'static str)]) -> AnswerHead {
-        let mut response = answer_head(StatusCode::OK, 0);
+        let mut response = AnswerHead::new(StatusCode::OK, 0);
         for (name, value) in [("content-type", "application/json"), ("content-length", "2")].iter().chain(headers) {
-            response.headers.insert(*name, HeaderValue::from_static(value));
+            response.fields.insert(HeaderName::from_static(name), HeaderValue::from_static(value));
         }
         response
     }

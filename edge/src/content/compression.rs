@@ -12,13 +12,13 @@ use http::header::{
     ACCEPT_ENCODING, ACCEPT_RANGES, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG,
     TRANSFER_ENCODING, VARY,
 };
-use http::{HeaderMap, HeaderValue, Method, StatusCode, Version};
+use http::{HeaderName, HeaderValue, Method, StatusCode, Version};
 use pingora_core::protocols::http::compression::{Algorithm, COMPRESSION_ERROR, Encode};
 use pingora_error::{OrErr, Result};
 use pingora_http::RequestHeader;
 
 use super::media_type::is_compressible;
-use crate::answer_head::AnswerHead;
+use crate::answer_head::{AnswerHead, Fields};
 use crate::routing::accept::{Coding, acceptable};
 
 /// What is compressed, and how hard.
@@ -63,7 +63,8 @@ impl Compression {
         if self.codings.is_empty() || !self.is_worth_it(response) {
             return None;
         }
-        vary_by_encoding(&mut response.headers);
+        let fields = &mut response.fields;
+        vary_by_encoding(fields);
         if request.method == Method::HEAD {
             return None;
         }
@@ -71,29 +72,27 @@ impl Compression {
         let coding = acceptable(accept, &self.offered).first().copied()?;
         let level = self.codings.iter().find(|(other, _)| *other == coding).map_or(0, |(_, level)| *level);
         let encoder = encoder(coding, level)?;
-        let headers = &mut response.headers;
-        headers.remove(CONTENT_LENGTH);
-        headers.remove(ACCEPT_RANGES);
-        headers.insert(CONTENT_ENCODING, HeaderValue::from_static(coding.as_str()));
+        fields.remove(&CONTENT_LENGTH);
+        fields.remove(&ACCEPT_RANGES);
+        fields.insert(CONTENT_ENCODING, HeaderValue::from_static(coding.as_str()));
         if request.version != Version::HTTP_2 {
-            headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+            fields.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
         }
-        weaken_etag(headers);
+        weaken_etag(fields);
         Some(encoder)
     }
 
     fn is_worth_it(&self, response: &AnswerHead) -> bool {
-        let headers = &response.headers;
+        let fields = &response.fields;
         let whole = response.status.is_success()
             && !matches!(response.status, StatusCode::NO_CONTENT | StatusCode::PARTIAL_CONTENT)
-            && !headers.contains_key(CONTENT_RANGE);
-        let may_change =
-            !text(headers, CACHE_CONTROL).contains("no-transform") && !headers.contains_key(CONTENT_ENCODING);
-        let length = text(headers, CONTENT_LENGTH).parse::<u64>();
+            && !fields.contains(&CONTENT_RANGE);
+        let may_change = !fields.text(&CACHE_CONTROL).contains("no-transform") && !fields.contains(&CONTENT_ENCODING);
+        let length = fields.text(&CONTENT_LENGTH).parse::<u64>();
         whole
             && may_change
             && length.is_ok_and(|length| length >= self.min_bytes)
-            && is_compressible(text(headers, CONTENT_TYPE))
+            && is_compressible(fields.text(&CONTENT_TYPE))
     }
 }
 
@@ -134,41 +133,36 @@ fn encode_brotli(writer: &mut Option<Box<CompressorWriter<Vec<u8>>>>, piece: &[u
     Ok(writer.as_mut().map(|open| std::mem::take(open.get_mut())).unwrap_or_default().into())
 }
 
-fn text(headers: &HeaderMap, name: http::HeaderName) -> &str {
-    headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
-}
-
 /// Says so to caches, beside what the answer says already.
-fn vary_by_encoding(headers: &mut HeaderMap) {
-    let says = |value: &HeaderValue| {
-        let value = value.to_str().unwrap_or_default();
-        value.split(',').any(|name| matches!(name.trim(), "*") || name.trim().eq_ignore_ascii_case("accept-encoding"))
+fn vary_by_encoding(fields: &mut Fields) {
+    let says = |(name, value): (&HeaderName, &[u8])| {
+        let mut named = value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
+        *name == VARY && named.any(|name| name == b"*" || name.eq_ignore_ascii_case(b"accept-encoding"))
     };
-    if !headers.get_all(VARY).iter().any(says) {
-        headers.append(VARY, HeaderValue::from_static("accept-encoding"));
+    if !fields.iter().any(says) {
+        fields.append(VARY, HeaderValue::from_static("accept-encoding"));
     }
 }
 
 /// The bytes are no longer those that a strong tag vouches for (RFC 9110, section 8.8.1).
-fn weaken_etag(headers: &mut HeaderMap) {
-    let strong = headers.get(ETAG).filter(|tag| !tag.as_bytes().starts_with(b"W/"));
-    if let Some(weak) = strong.and_then(|tag| HeaderValue::from_bytes(&[b"W/", tag.as_bytes()].concat()).ok()) {
-        headers.insert(ETAG, weak);
+fn weaken_etag(fields: &mut Fields) {
+    let strong = fields.get(&ETAG).filter(|tag| !tag.starts_with(b"W/"));
+    if let Some(weak) = strong.and_then(|tag| HeaderValue::from_bytes(&[b"W/", tag].concat()).ok()) {
+        fields.insert(ETAG, weak);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::answer_head::answer_head;
 
     fn begin(accept: &str, headers: &[(&'static str, &str)]) -> (bool, AnswerHead) {
         let compression = Compression::new(|_| 1, 1_000);
         let mut request = RequestHeader::build("GET", b"/", None).unwrap();
         request.insert_header(ACCEPT_ENCODING, accept).unwrap();
-        let mut response = answer_head(StatusCode::OK, 0);
+        let mut response = AnswerHead::new(StatusCode::OK, 0);
         for (name, value) in headers {
-            response.headers.insert(*name, HeaderValue::from_str(value).unwrap());
+            response.fields.insert(HeaderName::from_static(name), HeaderValue::from_str(value).unwrap());
         }
         let encoder = compression.begin(&request, &mut response);
         (encoder.is_some(), response)
@@ -182,12 +176,13 @@ mod tests {
         let (compressed, response) =
             begin("br, zstd;q=0.9", &[JSON, LONG, ("etag", "\"x\""), ("accept-ranges", "bytes")]);
         assert!(compressed);
-        let header = |name| response.headers.get(name).map(|value: &HeaderValue| value.to_str().unwrap());
-        assert_eq!(header("content-encoding"), Some("br"));
-        assert_eq!(header("etag"), Some("W/\"x\""));
-        assert_eq!(header("vary"), Some("accept-encoding"));
-        assert_eq!((header("content-length"), header("accept-ranges")), (None, None));
-        assert_eq!(header("transfer-encoding"), Some("chunked"));
+        let field =
+            |name| response.fields.get(&HeaderName::from_static(name)).map(|value| str::from_utf8(value).unwrap());
+        assert_eq!(field("content-encoding"), Some("br"));
+        assert_eq!(field("etag"), Some("W/\"x\""));
+        assert_eq!(field("vary"), Some("accept-encoding"));
+        assert_eq!((field("content-length"), field("accept-ranges")), (None, None));
+        assert_eq!(field("transfer-encoding"), Some("chunked"));
     }
 
     #[test]
@@ -203,9 +198,9 @@ mod tests {
         ] {
             let (compressed, response) = begin("gzip", &headers);
             assert!(!compressed, "{headers:?}");
-            assert!(!response.headers.contains_key("vary"), "{headers:?}");
+            assert!(!response.fields.contains(&VARY), "{headers:?}");
         }
         let (compressed, response) = begin("identity", &[JSON, LONG]);
-        assert!(!compressed && response.headers.contains_key("vary"), "another client gets another answer");
+        assert!(!compressed && response.fields.contains(&VARY), "another client gets another answer");
     }
 }

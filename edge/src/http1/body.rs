@@ -6,6 +6,8 @@ use httparse::Status;
 /// How much is read at once at least, and at most.
 const FIRST_READ: usize = 4 * 1024;
 const LARGEST_READ: usize = 64 * 1024;
+/// So small a piece is copied, which costs less than another buffer for what comes next.
+const COPIED_BYTES: usize = 1024;
 /// The longest line that may stand before a chunk.
 const MOST_CHUNK_LINE_BYTES: usize = 4 * 1024;
 /// What may stand behind the last chunk.
@@ -80,9 +82,15 @@ impl Body {
             return Ok(None);
         }
         *self = after;
-        let piece = input.split_to(bytes);
+        let piece = if bytes <= COPIED_BYTES {
+            let copy = Bytes::copy_from_slice(input.get(..bytes).unwrap_or_default());
+            input.advance(bytes);
+            copy
+        } else {
+            input.split_to(bytes).freeze()
+        };
         self.pass_markers(input)?;
-        Ok(Some(piece.freeze()))
+        Ok(Some(piece))
     }
 
     /// Passes what stands between the pieces of a body in chunks, as far as it is there.

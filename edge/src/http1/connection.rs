@@ -4,13 +4,13 @@ use std::future::poll_fn;
 use std::io;
 use std::mem::MaybeUninit;
 use std::net::IpAddr;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::task::{Poll, ready};
 use std::time::Duration;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use http::header::{CONNECTION, CONTENT_LENGTH, DATE, TRANSFER_ENCODING};
-use http::{Method, StatusCode};
+use http::{HeaderName, Method, StatusCode};
 use pingora_core::protocols::Stream;
 use pingora_core::protocols::http::date::get_cached_date;
 use pingora_error::{Error, ErrorType, Result};
@@ -20,17 +20,17 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, ReadBuf};
 use super::head::{Head, HeadParser, Parsed};
 use super::wire::{LAST_CHUNK, put_chunk, put_field};
 use crate::answer_head::AnswerHead;
-use crate::conversation::{Conversation, Patience};
+use crate::conversation::{Conversation, KeptBody, Patience, down, within};
 use crate::ending::Ending;
 
 /// What is read of a head at once; it needs no memory of its own while nothing is there.
 const READ_BYTES: usize = 4 * 1024;
 /// Enough for the head of a usual answer.
 const HEAD_BYTES: usize = 768;
-/// So much of a body is kept for another attempt.
-const MOST_KEPT_BYTES: usize = 64 * 1024;
 /// A piece of an answer that is not larger leaves together with what stands before it.
 const GATHERED_BYTES: usize = 16 * 1024;
+/// What concerns this connection is said here, whoever wrote the head.
+const SAID_HERE: [HeaderName; 3] = [CONNECTION, TRANSFER_ENCODING, DATE];
 
 /// A connection between two requests.
 pub(crate) struct Connection {
@@ -112,8 +112,7 @@ pub(crate) struct Request {
     head: Box<Head>,
     had_body: bool,
     patience: Patience,
-    kept: Option<Vec<Bytes>>,
-    kept_bytes: usize,
+    kept: KeptBody,
     /// What is written and not sent.
     output: BytesMut,
     framing: Framing,
@@ -128,8 +127,7 @@ impl Request {
             had_body: !head.body.is_done(),
             head,
             patience: Patience { read: None, write: None, drain: Duration::ZERO },
-            kept: None,
-            kept_bytes: 0,
+            kept: KeptBody::default(),
             output: BytesMut::new(),
             framing: Framing::Unsaid,
             status: None,
@@ -169,16 +167,6 @@ impl Request {
         !self.head.is_kept && self.head.body.is_done()
     }
 
-    /// Notes a piece of the body that was read.
-    fn keep(&mut self, piece: &Bytes) {
-        self.kept_bytes += piece.len();
-        if self.kept_bytes > MOST_KEPT_BYTES {
-            self.kept = None;
-        } else if let Some(kept) = &mut self.kept {
-            kept.push(piece.clone());
-        }
-    }
-
     async fn fill_body(&mut self) -> Result<()> {
         let Connection { stream, input, .. } = &mut self.connection;
         input.reserve(self.head.body.wanted());
@@ -215,7 +203,7 @@ impl Request {
         if !self.may_have_body(head.status) {
             return Framing::Done;
         }
-        let length = head.headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+        let length = head.fields.text(&CONTENT_LENGTH).parse().ok();
         match length {
             Some(0) => Framing::Done,
             Some(bytes) => Framing::Length(bytes),
@@ -232,16 +220,15 @@ impl Request {
         for part in ["HTTP/1.1 ", head.status.as_str(), " ", reason, "\r\n"] {
             out.put_slice(part.as_bytes());
         }
-        // What concerns this connection is said here, whoever wrote the head.
-        for (name, value) in &head.headers {
-            if *name != CONNECTION && *name != TRANSFER_ENCODING && *name != DATE {
-                put_field(out, name.as_str(), value.as_bytes());
+        for (name, value) in head.fields.iter() {
+            if !SAID_HERE.contains(name) {
+                put_field(out, name.as_str(), value);
             }
         }
         put_field(out, "date", get_cached_date().as_bytes());
         if framing == Framing::Chunks {
             put_field(out, "transfer-encoding", b"chunked");
-        } else if !head.headers.contains_key(CONTENT_LENGTH) && may_have_body {
+        } else if !head.fields.contains(&CONTENT_LENGTH) && may_have_body {
             put_field(out, "content-length", b"0");
         }
         if !self.head.is_kept {
@@ -317,19 +304,15 @@ impl Conversation for Request {
     }
 
     fn keep_body(&mut self) {
-        self.kept.get_or_insert_default();
+        self.kept.begin();
     }
 
     fn kept_body(&self) -> Option<Bytes> {
-        match self.kept.as_deref()? {
-            [] => None,
-            [only] => Some(only.clone()),
-            pieces => Some(pieces.concat().into()),
-        }
+        self.kept.whole()
     }
 
     fn is_body_kept(&self) -> bool {
-        self.kept_bytes <= MOST_KEPT_BYTES
+        self.kept.is_whole()
     }
 
     async fn read_body(&mut self, listen: bool) -> Result<Option<Bytes>> {
@@ -338,7 +321,7 @@ impl Conversation for Request {
             let taken =
                 taken.map_err(|error| Error::because(ErrorType::InvalidHTTPHeader, "a body", error).into_down());
             if let Some(piece) = taken? {
-                self.keep(&piece);
+                self.kept.keep(&piece);
                 return Ok(Some(piece));
             }
             if !self.head.body.is_done() {
@@ -359,7 +342,7 @@ impl Conversation for Request {
     async fn drain_body(&mut self) -> Result<()> {
         let limit = self.patience.drain;
         let draining = async {
-            self.kept = None;
+            self.kept.forget();
             while self.read_body(false).await?.is_some() {}
             Ok(())
         };
@@ -404,20 +387,6 @@ impl Conversation for Request {
     }
 }
 
-fn down<T>(kind: ErrorType, what: &'static str) -> Result<T> {
-    Error::e_explain(kind, what).map_err(Error::into_down)
-}
-
-async fn within<F: Future>(limit: Option<Duration>, kind: ErrorType, future: F) -> Result<F::Output> {
-    let mut future = pin!(future);
-    // Mostly there is nothing to wait for, and no need to look at a clock.
-    if let Poll::Ready(output) = futures_util::poll!(&mut future) {
-        return Ok(output);
-    }
-    let Some(limit) = limit else { return Ok(future.await) };
-    tokio::time::timeout(limit, future).await.or_else(|_| down(kind, "the client took too long"))
-}
-
 #[cfg(test)]
 mod tests {
     use std::net::Ipv4Addr;
@@ -426,7 +395,6 @@ mod tests {
     use tokio::io::{DuplexStream, duplex};
 
     use super::*;
-    use crate::answer_head::answer_head;
 
     fn connected() -> (Connection, DuplexStream) {
         let (ours, theirs) = duplex(64 * 1024);
@@ -442,8 +410,8 @@ mod tests {
     }
 
     fn head(status: StatusCode, length: Option<usize>) -> AnswerHead {
-        let mut head = answer_head(status, 1);
-        head.headers.extend(length.map(|length| (CONTENT_LENGTH, HeaderValue::from(length))));
+        let mut head = AnswerHead::new(status, 1);
+        head.fields.extend(length.map(|length| (CONTENT_LENGTH, HeaderValue::from(length))));
         head
     }
 

@@ -9,19 +9,16 @@ use std::task::{Context, Poll, ready};
 use std::time::SystemTime;
 
 use async_trait::async_trait;
-use http::StatusCode;
 use pingora_core::protocols::raw_connect::ProxyDigest;
 use pingora_core::protocols::{
-    ALPN, Digest, GetProxyDigest, GetSocketDigest, GetTimingDigest, IO, Peek, Shutdown, SocketDigest, Ssl,
-    TimingDigest, UniqueID, UniqueIDType,
+    ALPN, GetProxyDigest, GetSocketDigest, GetTimingDigest, IO, Peek, Shutdown, SocketDigest, Ssl, TimingDigest,
+    UniqueID, UniqueIDType,
 };
-use pingora_http::ResponseHeader;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Sleep, sleep_until};
 
 use super::gathered::Gathered;
-use crate::ending::Ending;
 use crate::header_deadline::HeaderDeadline;
 
 /// What a TLS connection begins with: the type of a record that holds a handshake (RFC 8446, section 5.1).
@@ -205,36 +202,14 @@ pub(crate) struct ClientIo<S> {
     timer: Option<Pin<Box<Sleep>>>,
     /// The first byte of what is read next, when somebody looked at it.
     peeked: Option<u8>,
-    /// How a stream of HTTP/2 may end the connection.
-    end: Option<Arc<ProxyDigest>>,
 }
 
 impl<S: IO> ClientIo<S> {
-    /// Whoever holds `end` may end the connection.
-    pub(crate) fn new(inner: S, mut deadline: HeaderDeadline, end: &Ending) -> Self {
-        let speaks_http2 = matches!(inner.selected_alpn_proto(), Some(ALPN::H2));
-        if speaks_http2 {
+    pub(crate) fn new(inner: S, mut deadline: HeaderDeadline) -> Self {
+        if matches!(inner.selected_alpn_proto(), Some(ALPN::H2)) {
             deadline.expect_preface();
         }
-        let end = speaks_http2.then(|| ConnectionEnd(end.clone()).into_digest()).flatten();
-        Self { inner, deadline, timer: None, peeked: None, end }
-    }
-}
-
-/// The way from a request to its connection. Pingora hands a connection's digests to each of its requests; the one about
-/// proxies on the way has room for a value of ours.
-pub(crate) struct ConnectionEnd(Ending);
-
-impl ConnectionEnd {
-    fn into_digest(self) -> Option<Arc<ProxyDigest>> {
-        let unused = ResponseHeader::build_no_case(StatusCode::OK, Some(0)).ok()?;
-        Some(Arc::new(ProxyDigest::new(Box::new(unused), Some(Box::new(self)))))
-    }
-
-    /// What cancels the connection of a request.
-    pub(crate) fn of(digest: &Digest) -> Option<Ending> {
-        let value = digest.proxy_digest.as_ref()?.user_data.as_ref()?;
-        value.downcast_ref::<Self>().map(|end| end.0.clone())
+        Self { inner, deadline, timer: None, peeked: None }
     }
 }
 
@@ -349,7 +324,7 @@ impl<S: IO> GetTimingDigest for ClientIo<S> {
 
 impl<S: IO> GetProxyDigest for ClientIo<S> {
     fn get_proxy_digest(&self) -> Option<Arc<ProxyDigest>> {
-        self.end.clone()
+        None
     }
 }
 

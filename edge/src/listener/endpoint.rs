@@ -28,6 +28,7 @@ use crate::bans::Bans;
 use crate::config::policy::Feed;
 use crate::ending::Ending;
 use crate::header_deadline::{HeaderDeadline, HeaderProgress};
+use crate::http2::request::Client;
 use crate::metrics::Connections;
 use crate::workers::Turns;
 
@@ -87,15 +88,23 @@ pub(crate) struct Shared {
     pub(crate) header_within: Duration,
     /// Cancelled when no more connections are to be accepted.
     pub(crate) stop: CancellationToken,
+    pub(crate) ends: Ends,
+    pub(crate) connections: TaskTracker,
+    /// Which worker serves the next connection.
+    pub(crate) turns: Arc<Turns>,
+}
+
+/// How connections learn that the edge stops.
+#[derive(Clone)]
+pub(crate) struct Ends {
+    /// Comes when connections are to take no more requests.
+    pub(crate) leaving: Ending,
+    /// Turns true with that; Pingora's way of saying so.
+    pub(crate) stopping: watch::Receiver<bool>,
     /// Comes when connections of HTTP/1.1 without a request are to end.
     pub(crate) parting: Ending,
     /// Comes when the connections that are left are to be cut.
     pub(crate) cut: Ending,
-    /// Turns true with `stop`; Pingora's way of saying so to a connection.
-    pub(crate) stopping: watch::Receiver<bool>,
-    pub(crate) connections: TaskTracker,
-    /// Which worker serves the next connection.
-    pub(crate) turns: Arc<Turns>,
 }
 
 /// One listening address and what serves it.
@@ -148,7 +157,7 @@ impl<A: Application> Endpoint<A> {
             endpoint.metrics.open.inc();
             tokio::select! {
                 biased;
-                () = endpoint.shared.cut.ended() => {}
+                () = endpoint.shared.ends.cut.ended() => {}
                 () = endpoint.serve(tcp, peer, counted) => {}
             }
             endpoint.metrics.open.dec();
@@ -241,18 +250,19 @@ impl<A: Application> Endpoint<A> {
     fn watch(&self, stream: impl IO + 'static) -> Watched {
         let (progress, end) = (Arc::<HeaderProgress>::default(), Ending::default());
         let deadline = HeaderDeadline::new(progress.clone(), self.shared.header_within);
-        Watched { stream: Box::new(ClientIo::new(stream, deadline, &end)), progress, end }
+        Watched { stream: Box::new(ClientIo::new(stream, deadline)), progress, end }
     }
 
     async fn speak_http(&self, Watched { stream, progress, end }: Watched, client: IpAddr) {
         if matches!(stream.selected_alpn_proto(), Some(ALPN::H2)) {
+            let shared = Client { address: client, end: end.clone() };
             tokio::select! {
                 biased;
                 () = end.ended() => self.shared.bans.found(Feed::SlowBody, client),
-                () = http2::serve(&self.app, stream, &self.shared.stopping) => {}
+                () = http2::serve(&self.app, stream, shared, &self.shared.ends) => {}
             }
         } else {
-            let served = http1::serve(&*self.app, stream, client, &self.shared.stopping, &self.shared.parting);
+            let served = http1::serve(&*self.app, stream, client, &self.shared.ends);
             // In a place of its own, for which connections of HTTP/2 have no use.
             progress.clone().within(Box::pin(served)).await;
         }

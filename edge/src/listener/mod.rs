@@ -12,6 +12,7 @@ mod gathered;
 mod http1;
 mod http2;
 mod pingora_session;
+pub(crate) mod pipe;
 pub mod proxy_protocol;
 pub(crate) mod tickets;
 pub(crate) mod tls;

@@ -1,4 +1,4 @@
-//! A request that Pingora has read, as a conversation: a stream of HTTP/2, or what is odd in HTTP/1.
+//! A request that Pingora has read, as a conversation: what is odd in HTTP/1.
 
 use std::net::IpAddr;
 
@@ -6,10 +6,9 @@ use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::{HeaderValue, StatusCode};
 use pingora_core::protocols::http::ServerSession;
-use pingora_error::{Error, Result};
+use pingora_error::{Error, ErrorType, OrErr, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
 
-use super::client_io::ConnectionEnd;
 use crate::answer_head::AnswerHead;
 use crate::conversation::{Conversation, Patience};
 use crate::ending::Ending;
@@ -32,7 +31,7 @@ impl Conversation for ServerSession {
     }
 
     fn shared_connection(&self) -> Option<Ending> {
-        if self.is_http2() { self.digest().and_then(ConnectionEnd::of) } else { None }
+        None
     }
 
     fn be_patient(&mut self, patience: Patience) {
@@ -70,11 +69,12 @@ impl Conversation for ServerSession {
     }
 
     async fn write_head(&mut self, mut head: AnswerHead, ends: bool) -> Result<()> {
-        if !ends && !self.is_http2() && !head.headers.contains_key(CONTENT_LENGTH) {
+        if !ends && !head.fields.contains(&CONTENT_LENGTH) {
             // Otherwise its end would be that of the connection.
-            head.headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+            head.fields.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
         }
-        let head = Box::new(ResponseHeader::from(head));
+        let parts = head.into_parts().or_err(ErrorType::InvalidHTTPHeader, "a field of an answer")?;
+        let head = Box::new(ResponseHeader::from(parts));
         self.write_response_header(head).await.map_err(Error::into_down)?;
         if ends {
             self.finish_body().await.map_err(Error::into_down)?;

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use gatehouse_shared::contract::{VERDICT, Verdict};
 use http::StatusCode;
-use http::header::{ACCESS_CONTROL_ALLOW_ORIGIN, RETRY_AFTER};
+use http::header::ACCESS_CONTROL_ALLOW_ORIGIN;
 use pingora_error::{Error, ErrorType, Result};
 use pingora_http::RequestHeader;
 use tracing::warn;
@@ -20,18 +20,17 @@ use crate::upstream::headers::strip_answer;
 impl Proxy {
     /// What an answer says about its shard. One that is well but cannot serve now (its database is away, say) answers 503:
     /// clients get 429.
-    pub(super) fn judge_answer(&self, response: &AnswerHead, exchange: &mut Exchange) -> Result<()> {
+    pub(super) fn judge_answer(&self, status: StatusCode, retry_after: &str, exchange: &mut Exchange) -> Result<()> {
         let Some(shard) = exchange.shard() else { return Ok(()) };
-        if response.status.is_server_error() && response.status != StatusCode::SERVICE_UNAVAILABLE {
+        if status.is_server_error() && status != StatusCode::SERVICE_UNAVAILABLE {
             self.pool.note_failure(shard);
         } else {
             shard.note_success();
         }
-        if response.status != StatusCode::SERVICE_UNAVAILABLE {
+        if status != StatusCode::SERVICE_UNAVAILABLE {
             return Ok(());
         }
-        let seconds = response.headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok());
-        exchange.retry_after = seconds.and_then(|seconds| seconds.parse().ok());
+        exchange.retry_after = retry_after.parse().ok();
         Error::e_explain(ErrorType::HTTPStatus(429), "the shard cannot serve now")
     }
 
@@ -40,7 +39,8 @@ impl Proxy {
         if let Some(route) = exchange.route.clone() {
             return finish_routed(&route, request, response, exchange);
         }
-        if let Some(verdict) = response.headers.get(VERDICT).and_then(|value| value.to_str().ok()) {
+        if response.fields.contains(&VERDICT) {
+            let verdict = response.fields.text(&VERDICT);
             match Verdict::parse(verdict) {
                 Some(verdict) => self.heed(&verdict, request, response, exchange),
                 None => warn!(verdict, "a shard gave a verdict that this version does not know"),
@@ -48,7 +48,7 @@ impl Proxy {
         }
         strip_answer(response);
         let for_browsers = exchange.class != RequestClass::Federation && !response.status.is_informational();
-        if for_browsers && !response.headers.contains_key(ACCESS_CONTROL_ALLOW_ORIGIN) {
+        if for_browsers && !response.fields.contains(&ACCESS_CONTROL_ALLOW_ORIGIN) {
             allow_browsers(response);
         }
         if !response.status.is_informational() {
@@ -92,8 +92,8 @@ fn finish_routed(route: &Route, request: &RequestHeader, response: &mut AnswerHe
 
 fn put_security_headers(kind: Kind, exchange: &Exchange, response: &mut AnswerHead) {
     for (name, value) in exchange.live.front.security.of(kind, &exchange.host) {
-        if !response.headers.contains_key(name) {
-            response.headers.insert(name, value.clone());
+        if !response.fields.contains(name) {
+            response.fields.append(name.clone(), value.clone());
         }
     }
 }

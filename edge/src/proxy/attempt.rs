@@ -1,16 +1,13 @@
 //! One attempt at a request: the shard that gets it, and what follows when that shard fails.
 
-use std::sync::Arc;
-
 use pingora_core::upstreams::peer::HttpPeer;
-use pingora_error::{Error, ErrorSource, ErrorType, Result};
+use pingora_error::{Error, ErrorSource, ErrorType, OkOrErr, Result};
 use tokio::time::Instant;
 
 use super::{CROWDED_PAUSE, Proxy, is_answered};
 use crate::conversation::Conversation;
 use crate::exchange::Exchange;
 use crate::upstream::connect_error::{is_crowded, lacks_descriptors};
-use crate::upstream::shard::Shard;
 
 impl Proxy {
     /// Counts an attempt.
@@ -23,8 +20,8 @@ impl Proxy {
         exchange.body_passed = 0;
     }
 
-    /// Chooses a shard for the request, waiting for one if need be; the waits, which are rare, have places of their own.
-    pub(super) async fn choose_shard(&self, exchange: &mut Exchange) -> Result<Arc<Shard>> {
+    /// Chooses the shard of the exchange, waiting for one if need be; the waits, which are rare, have places of their own.
+    pub(super) async fn choose_shard(&self, exchange: &mut Exchange) -> Result<()> {
         let doubtful = std::mem::take(&mut exchange.in_doubt).then(|| exchange.shard().cloned()).flatten();
         exchange.leave();
         if let Some(shard) = doubtful {
@@ -34,7 +31,8 @@ impl Proxy {
         }
         let crowded = std::mem::take(&mut exchange.crowded);
         if !crowded && let Some(passage) = self.pool.enter(exchange.key) {
-            return Ok(exchange.choose(passage));
+            exchange.choose(passage);
+            return Ok(());
         }
         if exchange.held_until.is_none() {
             self.metrics.held.inc();
@@ -44,7 +42,10 @@ impl Proxy {
             tokio::time::sleep(CROWDED_PAUSE).await;
         }
         match Box::pin(self.pool.wait_for(exchange.key, deadline)).await {
-            Some(passage) if !crowded || Instant::now() < deadline => Ok(exchange.choose(passage)),
+            Some(passage) if !crowded || Instant::now() < deadline => {
+                exchange.choose(passage);
+                Ok(())
+            }
             _ => Error::e_explain(ErrorType::HTTPStatus(429), "no shard is healthy and has room"),
         }
     }
@@ -56,7 +57,9 @@ impl Proxy {
             exchange.address = address;
             return Ok(Box::new(peer));
         }
-        Ok(Box::new(self.choose_shard(exchange).await?.peer()))
+        self.choose_shard(exchange).await?;
+        let shard = exchange.shard().or_err(ErrorType::InternalError, "no shard was chosen")?;
+        Ok(Box::new(shard.peer()))
     }
 
     /// Nothing can be connected to. When the shard is gone, another one (or the next one in its place) may serve; when it

@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::FutureExt;
-use http::header::{CONNECTION, EXPECT, UPGRADE};
+use http::header::{CONNECTION, EXPECT, RETRY_AFTER, UPGRADE};
 use http::{HeaderMap, HeaderValue, Method};
-use pingora_error::{Error, ErrorType, Result};
+use pingora_error::{Error, ErrorType, OkOrErr, Result};
+use pingora_http::RequestHeader;
 
 use super::answer::finish_piece;
 use super::{Proxy, announced_length};
@@ -55,7 +56,8 @@ impl Proxy {
 
     async fn attempt(&self, client: &mut impl Conversation, exchange: &mut Exchange) -> Result<()> {
         self.begin_attempt(exchange);
-        let shard = self.choose_shard(exchange).await?;
+        self.choose_shard(exchange).await?;
+        let shard = exchange.shard().or_err(ErrorType::InternalError, "no shard was chosen")?;
         let mut link = match shard.link().await {
             Ok(link) => link,
             Err(error) => return Err(self.note_unreachable(exchange, error)),
@@ -63,7 +65,7 @@ impl Proxy {
         let was_reused = link.is_reused;
         match self.pass(client, exchange, &mut link).await {
             Ok(()) => {
-                if link.is_reusable() {
+                if let Some(shard) = exchange.shard().filter(|_| link.is_reusable()) {
                     shard.keep(link);
                 }
                 Ok(())
@@ -76,7 +78,7 @@ impl Proxy {
     async fn pass(&self, client: &mut impl Conversation, exchange: &mut Exchange, link: &mut Link) -> Result<()> {
         let mut side = self.begin(client, exchange, &mut link.writer)?;
         let mut head = self.head(client, exchange, link, &mut side).await?;
-        self.judge_answer(&head, exchange)?;
+        self.judge_answer(head.status, head.fields.text(&RETRY_AFTER), exchange)?;
         self.finish_answer(client.request(), &mut head, exchange);
         client.write_head(head, link.reader.is_done()).await?;
         while !link.reader.is_done() {
@@ -102,11 +104,6 @@ impl Proxy {
         let Some(vouched) = &exchange.vouched else {
             return Error::e_explain(ErrorType::InternalError, "a request was routed before it was examined");
         };
-        let length = match announced_length(request) {
-            Some(bytes) => Length::Known(bytes),
-            None if has_body => Length::Unknown,
-            None => Length::Nothing,
-        };
         let head = Head {
             method: request.method.as_str(),
             target: request.uri.path_and_query().map_or("/", |target| target.as_str()),
@@ -114,7 +111,7 @@ impl Proxy {
             headers: &request.headers,
             vouched: vouched.lines(),
         };
-        writer.begin(&head, length);
+        writer.begin(&head, length_of(request, has_body));
         if !has_body {
             writer.end().map_err(wrong_length)?;
             return Ok(Side::Waits);
@@ -217,7 +214,16 @@ impl Proxy {
     }
 }
 
-fn wrong_length(error: WrongLength) -> Box<Error> {
+/// How a request's body is delimited on its way.
+pub(super) fn length_of(request: &RequestHeader, has_body: bool) -> Length {
+    match announced_length(request) {
+        Some(bytes) => Length::Known(bytes),
+        None if has_body => Length::Unknown,
+        None => Length::Nothing,
+    }
+}
+
+pub(super) fn wrong_length(error: WrongLength) -> Box<Error> {
     Error::because(ErrorType::InvalidHTTPHeader, "a request's body", error).into_down()
 }
 

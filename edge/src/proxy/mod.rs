@@ -33,6 +33,7 @@ use crate::upstream::retry_budget::RetryBudget;
 
 mod answer;
 mod attempt;
+pub(crate) mod bridge;
 mod carry;
 mod examine;
 mod through_pingora;
@@ -79,8 +80,8 @@ impl Proxy {
         (to_shards && is_plain(&request.headers)).then_some(exchange)
     }
 
-    /// Answers a request that was taken.
-    pub(crate) async fn answer(&self, client: &mut impl Conversation, mut exchange: Box<Exchange>) {
+    /// Answers a request that was taken, and says when that was done.
+    pub(crate) async fn answer(&self, client: &mut impl Conversation, mut exchange: Box<Exchange>) -> Instant {
         self.receive(client, &mut exchange);
         let answered = match self.respond(client, &mut exchange, true).await {
             Ok(true) => Ok(()),
@@ -90,7 +91,7 @@ impl Proxy {
         if let Err(error) = &answered {
             Box::pin(self.fail(client, error, &mut exchange)).await;
         }
-        self.conclude(client, answered.err().as_deref(), &mut exchange);
+        self.conclude(client, answered.err().as_deref(), &mut exchange)
     }
 
     /// The head of a request is there.
@@ -142,8 +143,8 @@ impl Proxy {
         status
     }
 
-    /// Counts and logs a request that is over.
-    fn conclude(&self, client: &impl Conversation, error: Option<&Error>, exchange: &mut Exchange) {
+    /// Counts and logs a request that is over, and says when that was.
+    fn conclude(&self, client: &impl Conversation, error: Option<&Error>, exchange: &mut Exchange) -> Instant {
         header_deadline::header_expected();
         let status = client.status().map(|status| status.as_u16());
         let now = Instant::now();
@@ -177,6 +178,7 @@ impl Proxy {
             error = error.map(tracing::field::display),
             "request"
         );
+        now
     }
 
     /// The answer to a request for a document that the edge keeps, if it has it.

@@ -7,16 +7,17 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use http::StatusCode;
-use http::header::UPGRADE;
+use http::header::{RETRY_AFTER, UPGRADE};
 use pingora_core::modules::http::HttpModules;
 use pingora_core::upstreams::peer::HttpPeer;
-use pingora_error::{Error, ErrorType, Result};
+use pingora_error::{Error, ErrorType, OrErr, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 
 use super::Proxy;
 use super::answer::finish_piece;
 use super::carry::is_plain;
+use crate::answer_head::AnswerHead;
 use crate::exchange::Exchange;
 use crate::routed;
 
@@ -91,7 +92,8 @@ impl ProxyHttp for ThroughPingora {
         response: &mut ResponseHeader,
         exchange: &mut Exchange,
     ) -> Result<()> {
-        self.0.judge_answer(response, exchange)
+        let retry_after = response.headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok());
+        self.0.judge_answer(response.status, retry_after.unwrap_or_default(), exchange)
     }
 
     async fn response_filter(
@@ -107,9 +109,9 @@ impl ProxyHttp for ThroughPingora {
             // A WebSocket may be silent for as long as both sides like.
             session.set_read_timeout(None);
         }
-        let mut head = response.as_owned_parts();
+        let mut head = AnswerHead::from(response.as_owned_parts());
         self.0.finish_answer(session.req_header(), &mut head, exchange);
-        *response = head.into();
+        *response = head.into_parts().or_err(ErrorType::InvalidHTTPHeader, "a field of an answer")?.into();
         Ok(())
     }
 

@@ -1,23 +1,25 @@
 //! The applications behind the listeners, and what is set on Pingora's proxy.
 
 use std::convert::Infallible;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
-use std::time::Duration;
 
-use gatehouse_shared::limits::MAX_REQUEST_HEADER_BYTES;
-use pingora_core::apps::HttpServerOptions;
-use pingora_core::protocols::http::v2::server::{H2Options, default_h2_options};
+use pingora_core::apps::HttpServerApp;
+use pingora_core::protocols::http::ServerSession;
 use pingora_core::server::configuration::ServerConf;
 use pingora_http::RequestHeader;
 use pingora_proxy::{HttpProxy, ProxyHttp};
+use tokio::sync::watch;
+use tokio::time::Instant;
+use tracing::debug;
 
 use crate::conversation::Conversation;
 use crate::exchange::Exchange;
 use crate::listener::application::Application;
-use crate::proxy::{Proxy, ThroughPingora};
+use crate::listener::pipe::pipe;
+use crate::proxy::{Proxy, ThroughPingora, bridge};
+use crate::upstream::link::Link;
 
-/// An idle HTTP/2 connection is closed after this time; Pingora's own default is never.
-const H2_IDLE: Duration = Duration::from_secs(300);
 /// Attempts of one request. The time a request may wait is what ends it; this only keeps a mistake from looping.
 const MAX_ATTEMPTS: usize = 1_000;
 const UPSTREAM_KEEPALIVE: usize = 512;
@@ -43,8 +45,20 @@ impl Application for Everything {
         self.proxy.take(request)
     }
 
-    fn answer(&self, client: &mut impl Conversation, taken: Box<Exchange>) -> impl Future<Output = ()> + Send {
+    fn answer(&self, client: &mut impl Conversation, taken: Box<Exchange>) -> impl Future<Output = Instant> + Send {
         self.proxy.answer(client, taken)
+    }
+
+    /// Pingora's proxy can only be given a session that Pingora has read, so it reads the request in HTTP/1.1, from a pipe.
+    async fn answer_through_pingora(&self, client: &mut impl Conversation, stopping: &watch::Receiver<bool>) {
+        let (ours, theirs) = pipe(client.peer().unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)));
+        let mut session = ServerSession::new_http1(Box::new(theirs));
+        session.set_keepalive(None);
+        let passing = bridge::pass(client, Link::over(ours));
+        let (_, passed) = tokio::join!(self.pingora.process_new_http(session, stopping), passing);
+        if let Err(error) = passed {
+            debug!(%error, "a request ended before its answer");
+        }
     }
 
     fn pingora(&self) -> &Arc<Self::Pingora> {
@@ -72,9 +86,12 @@ where
         None
     }
 
-    async fn answer(&self, _client: &mut impl Conversation, taken: Infallible) {
+    async fn answer(&self, _client: &mut impl Conversation, taken: Infallible) -> Instant {
         match taken {}
     }
+
+    /// Never asked: only what is in the clear is served so, and that is HTTP/1.
+    async fn answer_through_pingora(&self, _client: &mut impl Conversation, _stopping: &watch::Receiver<bool>) {}
 
     fn pingora(&self) -> &Arc<Self::Pingora> {
         &self.0
@@ -90,19 +107,5 @@ fn with_pingora<P: ProxyHttp>(inner: P) -> HttpProxy<P> {
     };
     let mut application = HttpProxy::new(inner, Arc::new(conf));
     application.handle_init_modules();
-    application.h2_options = Some(h2_options());
-    let mut options = HttpServerOptions::default();
-    options.h2_idle_timeout = Some(H2_IDLE);
-    application.server_options = Some(options);
     application
-}
-
-/// Pingora's bound on streams, our own on headers, and windows that do not throttle uploads.
-fn h2_options() -> H2Options {
-    let mut options = default_h2_options();
-    // HTTP/2 counts 32 bytes for each field beside its name and value (RFC 9113, section 10.5.1).
-    options.max_header_list_size(2 * MAX_REQUEST_HEADER_BYTES as u32);
-    options.initial_window_size(256 * 1024);
-    options.initial_connection_window_size(1024 * 1024);
-    options
 }

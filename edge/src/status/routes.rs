@@ -137,20 +137,21 @@ fn bucket(took: Duration) -> usize {
 }
 
 /// Whether a segment is a word of the specification's paths rather than somebody's name or number.
-fn is_word(segment: &str) -> bool {
-    let version = segment.len() <= 3 && segment.starts_with(['v', 'r']);
-    let letters = |byte: u8| byte.is_ascii_lowercase() || byte == b'_' || byte == b'.' && segment.starts_with('.');
+fn is_word(segment: &[u8]) -> bool {
+    let version = segment.len() <= 3 && matches!(segment.first(), Some(b'v' | b'r'));
+    let is_dotted = segment.first() == Some(&b'.');
+    let letters = |byte: &u8| byte.is_ascii_lowercase() || *byte == b'_' || *byte == b'.' && is_dotted;
     segment.len() <= 32
         && if version {
-            segment.bytes().skip(1).all(|byte| byte.is_ascii_digit())
+            segment.iter().skip(1).all(u8::is_ascii_digit)
         } else {
-            segment.bytes().all(letters) || segment == "sendToDevice"
+            segment.iter().all(letters) || segment == b"sendToDevice"
         }
 }
 
-fn segments(path: &str) -> impl Iterator<Item = &str> {
-    let words = |segment| if is_word(segment) { segment } else { "{}" };
-    path.split('/').skip(1).map(words)
+fn segments(path: &str) -> impl Iterator<Item = &[u8]> {
+    let words = |segment| if is_word(segment) { segment } else { b"{}" };
+    path.as_bytes().split(|byte| *byte == b'/').skip(1).map(words)
 }
 
 /// A number for the template, found without writing it (FNV-1a). `None` for paths that are no endpoint of Matrix.
@@ -161,13 +162,13 @@ fn hash_of(path: &str) -> Option<u64> {
     let mut count = 0;
     let hash = segments(path).fold(FNV_OFFSET, |hash, segment| {
         count += 1;
-        segment.bytes().chain([b'/']).fold(hash, fnv1a)
+        segment.iter().copied().chain([b'/']).fold(hash, fnv1a)
     });
     (count <= MAX_SEGMENTS).then_some(hash)
 }
 
 fn template(path: &str) -> String {
-    segments(path).fold(String::new(), |text, segment| text + "/" + segment)
+    segments(path).flat_map(|segment| [b"/", segment]).flatten().map(|byte| char::from(*byte)).collect()
 }
 
 #[cfg(test)]

@@ -30,11 +30,7 @@ pub(crate) fn strip(request: &mut RequestHeader) {
 
 /// Removes what of the contract is among the headers of an answer, which must not leave the edge.
 pub(crate) fn strip_answer(response: &mut AnswerHead) {
-    let ours: Vec<HeaderName> =
-        response.headers.keys().filter(|name| name.as_str().starts_with(HEADER_PREFIX)).cloned().collect();
-    for name in ours {
-        response.headers.remove(name);
-    }
+    response.fields.retain(|name| !name.as_str().starts_with(HEADER_PREFIX));
 }
 
 /// What the edge says about a request, as lines of a head; made once and sent with every attempt.
@@ -72,8 +68,14 @@ impl Vouched {
         if !fields.iter().all(|(_, value)| is_line(value)) {
             return None;
         }
-        let parts = fields.map(|(name, value)| [name, ": ", value, "\r\n"]);
-        Some(Self(parts.as_flattened().concat()))
+        let bytes = fields.iter().map(|(name, value)| name.len() + value.len() + ": \r\n".len()).sum();
+        let mut lines = String::with_capacity(bytes);
+        for (name, value) in fields {
+            for part in [name, ": ", value, "\r\n"] {
+                lines.push_str(part);
+            }
+        }
+        Some(Self(lines))
     }
 
     /// The lines, each with its end.

@@ -26,17 +26,16 @@ struct Idle {
 }
 
 impl IdleLinks {
-    /// A connection that waits longer than `life` is closed.
+    /// [`Self::close_old`] closes a connection that has waited longer than `life`.
     pub(super) fn new(life: Duration) -> Self {
         Self { workers: (0..workers::count()).map(|_| Mutex::default()).collect(), life }
     }
 
-    /// A connection of this generation that nothing was heard from.
+    /// A connection of this generation that nothing was heard from. How long it waited is left to [`Self::close_old`].
     pub(super) async fn take(&self, generation: u64) -> Option<Link> {
         loop {
             let mut idle = self.own()?.lock().pop_back()?;
-            let is_young = idle.since.elapsed() < self.life;
-            if idle.link.generation == generation && is_young && idle.link.is_silent().await {
+            if idle.link.generation == generation && idle.link.is_silent().await {
                 idle.link.is_reused = true;
                 return Some(idle.link);
             }

@@ -202,7 +202,7 @@ impl Shard {
     /// counted before it is asked, so that whoever drains sees the request or the request sees that.
     pub(super) fn enter(self: &Arc<Self>) -> Option<Passage> {
         self.in_flight.fetch_add(1, Ordering::SeqCst);
-        let passage = Passage(self.clone());
+        let passage = Passage { shard: self.clone(), is_work: false };
         (!self.draining.load(Ordering::SeqCst)).then_some(passage)
     }
 
@@ -372,41 +372,38 @@ impl Shard {
     pub(crate) fn working(&self) -> usize {
         self.working.load(Ordering::Relaxed)
     }
-
-    /// Counts a request as work until the guard is dropped.
-    pub(crate) fn works(self: &Arc<Self>) -> Work {
-        self.working.fetch_add(1, Ordering::Relaxed);
-        Work(self.clone())
-    }
 }
 
 /// One request on its way to a shard, or in it.
 #[derive(Debug)]
-pub(crate) struct Passage(Arc<Shard>);
+pub(crate) struct Passage {
+    shard: Arc<Shard>,
+    is_work: bool,
+}
 
 impl Passage {
     pub(crate) fn shard(&self) -> &Arc<Shard> {
-        &self.0
+        &self.shard
+    }
+
+    /// Whether the shard works on the request now, which is counted.
+    pub(crate) fn set_work(&mut self, is_work: bool) {
+        match (std::mem::replace(&mut self.is_work, is_work), is_work) {
+            (false, true) => self.shard.working.fetch_add(1, Ordering::Relaxed),
+            (true, false) => self.shard.working.fetch_sub(1, Ordering::Relaxed),
+            _ => return,
+        };
     }
 }
 
 impl Drop for Passage {
     fn drop(&mut self) {
-        let was_last = self.0.in_flight.fetch_sub(1, Ordering::SeqCst) == 1;
+        self.set_work(false);
+        let was_last = self.shard.in_flight.fetch_sub(1, Ordering::SeqCst) == 1;
         // Whoever drains has said so before it looks at the count.
-        if was_last && self.0.draining.load(Ordering::SeqCst) {
-            self.0.idle_again.notify_waiters();
+        if was_last && self.shard.draining.load(Ordering::SeqCst) {
+            self.shard.idle_again.notify_waiters();
         }
-    }
-}
-
-/// One request that a shard works on.
-#[derive(Debug)]
-pub(crate) struct Work(Arc<Shard>);
-
-impl Drop for Work {
-    fn drop(&mut self) {
-        self.0.working.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls_pki_types::pem::PemObject;
@@ -30,9 +31,14 @@ impl Answer {
         B: hyper::body::Body<Data = Bytes>,
         B::Error: std::fmt::Debug,
     {
+        Self::try_read(response).await.unwrap()
+    }
+
+    /// Fails when the body breaks off.
+    async fn try_read<B: hyper::body::Body<Data = Bytes>>(response: Response<B>) -> Result<Self, B::Error> {
         let (head, body) = response.into_parts();
-        let body = body.collect().await.unwrap().to_bytes();
-        Self { status: head.status, headers: head.headers, body }
+        let body = body.collect().await?.to_bytes();
+        Ok(Self { status: head.status, headers: head.headers, body })
     }
 
     pub(crate) fn json(&self) -> serde_json::Value {
@@ -176,19 +182,27 @@ impl Connection {
         }
     }
 
-    pub(crate) async fn send(&mut self, mut request: Request<Full<Bytes>>) -> hyper::Result<Answer> {
-        let response = match self {
+    pub(crate) async fn send(&mut self, request: Request<Full<Bytes>>) -> hyper::Result<Answer> {
+        Ok(Answer::read(self.begin(request).await?).await)
+    }
+
+    /// Like [`Self::send`], and fails as well when the answer's body breaks off.
+    pub(crate) async fn try_read(&mut self, request: Request<Full<Bytes>>) -> hyper::Result<Answer> {
+        Answer::try_read(self.begin(request).await?).await
+    }
+
+    async fn begin(&mut self, mut request: Request<Full<Bytes>>) -> hyper::Result<Response<Incoming>> {
+        match self {
             Self::Http1(sender) => {
                 request.headers_mut().entry("host").or_insert_with(|| "localhost".parse().unwrap());
-                sender.send_request(request).await?
+                sender.send_request(request).await
             }
             Self::Http2(sender) => {
                 let target = request.uri().path_and_query().unwrap().as_str();
                 *request.uri_mut() = format!("https://localhost{target}").parse().unwrap();
-                sender.send_request(request).await?
+                sender.send_request(request).await
             }
-        };
-        Ok(Answer::read(response).await)
+        }
     }
 }
 

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// `listener → admission → routing → upstream`: these never use each other, nor what puts them together.
-const ROOMS: [(&str, &[&str]); 9] = [
+const ROOMS: [(&str, &[&str]); 10] = [
     (
         "listener",
         &[
@@ -16,12 +16,14 @@ const ROOMS: [(&str, &[&str]); 9] = [
             "ending",
             "header_deadline",
             "http1",
+            "http2",
             "metrics",
             "private_file",
             "workers",
         ],
     ),
     ("http1", &["admission", "answer_head", "conversation", "ending"]),
+    ("http2", &["answer_head", "conversation", "ending"]),
     ("acme", &["chance", "config", "listener", "private_file"]),
     ("admission", &["config", "ending"]),
     ("bans", &["admission", "config", "live", "metrics", "private_file"]),

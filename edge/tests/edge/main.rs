@@ -17,6 +17,7 @@ mod double;
 mod edge;
 mod headers;
 mod http1;
+mod http2;
 mod layers;
 mod lifetime;
 mod limits;

@@ -277,21 +277,24 @@ async fn send_http2(edge: &Edge, headers: &[(&str, &str)], body: &[u8], case: &s
     .await;
 }
 
-#[tokio::test]
-async fn what_http1_would_read_differently_does_not_come_through_http2() {
-    let (edge, shard) = edge_before_a_raw_shard().await;
-    let usual = [(":method", "POST"), (":scheme", "https"), (":path", PATH), (":authority", "localhost")];
-    let with = |more: &[(&'static str, &'static str)]| {
-        let mut headers = usual.to_vec();
-        headers.extend_from_slice(more);
-        headers
-    };
-    let instead = |name: &str, value: &'static str| {
-        let mut headers = usual.to_vec();
-        headers.iter_mut().filter(|(has, _)| *has == name).for_each(|(_, had)| *had = value);
-        headers
-    };
-    for (case, headers) in [
+type Fields = Vec<(&'static str, &'static str)>;
+
+const USUAL: [(&str, &str); 4] =
+    [(":method", "POST"), (":scheme", "https"), (":path", PATH), (":authority", "localhost")];
+
+/// The usual request with more fields.
+fn with(more: &[(&'static str, &'static str)]) -> Fields {
+    USUAL.iter().chain(more).copied().collect()
+}
+
+/// The usual request with another value of a field.
+fn instead(name: &str, value: &'static str) -> Fields {
+    USUAL.map(|(has, had)| (has, if has == name { value } else { had })).to_vec()
+}
+
+/// What must not be passed on in HTTP/1.1.
+fn unfit_for_http1() -> Vec<(&'static str, Fields)> {
+    vec![
         ("transfer-encoding", with(&[("transfer-encoding", "chunked")])),
         ("connection", with(&[("connection", "close")])),
         ("keep-alive", with(&[("keep-alive", "timeout=5")])),
@@ -319,7 +322,13 @@ async fn what_http1_would_read_differently_does_not_come_through_http2() {
         ("two paths", with(&[(":path", "/_matrix/other")])),
         ("an unknown pseudo-header", with(&[(":other", "x")])),
         ("an upgrade by CONNECT", with(&[(":protocol", "websocket")])),
-    ] {
+    ]
+}
+
+#[tokio::test]
+async fn what_http1_would_read_differently_does_not_come_through_http2() {
+    let (edge, shard) = edge_before_a_raw_shard().await;
+    for (case, headers) in unfit_for_http1() {
         send_http2(&edge, &headers, b"ab", case).await;
         let read = shard.take();
         assert!(read.is_empty(), "{case}: a shard read {read:?}");
@@ -337,6 +346,40 @@ async fn what_http1_would_read_differently_does_not_come_through_http2() {
         assert_vouched(&read, case);
         assert!(!read.iter().any(|request| request.line.contains("smuggled")), "{case}: {read:?}");
     }
-    send_http2(&edge, &usual, b"ab", "a plain one").await;
+    send_http2(&edge, &USUAL, b"ab", "a plain one").await;
     assert!(shard.take().iter().any(|request| request.body == b"ab"), "a plain one passes");
+}
+
+#[tokio::test]
+async fn nor_does_it_reach_another_server_than_a_shard() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("bridge.sock");
+    let bridge = RawShard::start(&path);
+    let sections = format!("[[route]]\npath = \"/bridge\"\nupstream = [\"unix:{}\"]\n", path.display());
+    let edge = Edge::with(Options { shards: 1, sections: &sections, ..Options::default() }).await;
+    let to_bridge = |headers: &[(&'static str, &'static str)]| {
+        let at_bridge = |(name, value): &(&'static str, &str)| (*name, value.replace("/_matrix/", "/bridge/"));
+        headers.iter().map(at_bridge).collect::<Vec<_>>()
+    };
+    let send = async |headers: &[(&'static str, &'static str)], body: &[u8], case: &str| {
+        let headers = to_bridge(headers);
+        let headers: Vec<_> = headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        send_http2(&edge, &headers, body, case).await;
+        bridge.take()
+    };
+    for (case, headers) in unfit_for_http1() {
+        let read = send(&headers, b"ab", case).await;
+        assert!(read.is_empty(), "{case}: it read {read:?}");
+    }
+    for (case, headers) in [
+        ("a length that is too short", with(&[("content-length", "2")])),
+        ("a length that is too long", with(&[("content-length", "90")])),
+        ("a request as a body", with(&[])),
+    ] {
+        let read = send(&headers, SMUGGLED.as_bytes(), case).await;
+        assert!(!read.iter().any(|request| request.line.contains("smuggled")), "{case}: {read:?}");
+    }
+    let read = send(&with(&[("cookie", "a=1"), ("cookie", "b=2")]), b"ab", "a plain one").await;
+    let [request] = read.as_slice() else { panic!("{read:?}") };
+    assert_eq!((request.body.as_slice(), request.values("cookie")), (b"ab".as_slice(), vec!["a=1; b=2"]));
 }

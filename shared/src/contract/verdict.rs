@@ -2,14 +2,15 @@
 
 use std::fmt;
 
+use http::HeaderName;
 use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, utf8_percent_encode};
 
 /// The header that carries a verdict; the edge removes it on the way out.
-pub const VERDICT: &str = "x-gatehouse-verdict";
+pub const VERDICT: HeaderName = HeaderName::from_static("x-gatehouse-verdict");
 
 /// The header by which a shard tells whose signature it found right on the request: the name of another server. A verdict
 /// beside it is about that server; the edge removes it on the way out.
-pub const ORIGIN: &str = "x-gatehouse-origin";
+pub const ORIGIN: HeaderName = HeaderName::from_static("x-gatehouse-origin");
 
 /// The longest subject that is kept, in bytes: identifiers of the specification end at 255.
 const MAX_SUBJECT_BYTES: usize = 255;

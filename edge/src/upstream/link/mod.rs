@@ -57,6 +57,12 @@ impl Link {
         }
     }
 
+    /// Over a stream whose other end somebody has who answers as a shard does.
+    pub(crate) fn over(stream: impl AsyncRead + AsyncWrite + Send + 'static) -> Self {
+        let (read, write) = tokio::io::split(stream);
+        Self::new(read, write, false)
+    }
+
     /// A new connection. The error's type tells a shard that is not there from one that takes too long.
     pub(super) async fn connect(address: &ListenAddr, tls: Option<&ShardTls>, within: Duration) -> Result<Self> {
         let connected = match tokio::time::timeout(within, Self::open(address, tls)).await {

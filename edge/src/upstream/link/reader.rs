@@ -5,16 +5,16 @@ use std::mem::MaybeUninit;
 use std::sync::LazyLock;
 
 use bytes::{Buf, Bytes, BytesMut};
+use http::StatusCode;
 use http::header::{
     CONNECTION, CONTENT_LENGTH, HeaderName, PROXY_AUTHENTICATE, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
 };
-use http::{HeaderValue, StatusCode};
 use httparse::{ParserConfig, Status};
 use memchr::memmem::Finder;
 use pingora_error::{Error, ErrorType, OrErr, Result};
 use tokio::io::{AsyncRead, AsyncReadExt};
 
-use crate::answer_head::{AnswerHead, answer_head};
+use crate::answer_head::{AnswerHead, Fields};
 use crate::http1::body::Body;
 
 /// What a shard may say before its body.
@@ -165,23 +165,20 @@ impl Reader {
         let Ok(status) = StatusCode::from_u16(parsed.code.unwrap_or_default()) else {
             return unreadable("its status is none");
         };
-        let mut head = answer_head(status, parsed.headers.len() + ADDED_FIELDS);
+        let mut fields = Fields::new(wire.clone(), parsed.headers.len() + ADDED_FIELDS);
         let mut framing = Framing { is_kept: parsed.version == Some(1), ..Framing::default() };
         for field in parsed.headers.iter() {
-            let (Ok(name), Ok(value)) = (
-                HeaderName::from_bytes(field.name.as_bytes()),
-                HeaderValue::from_maybe_shared(wire.slice_ref(field.value)),
-            ) else {
+            let Ok(name) = HeaderName::from_bytes(field.name.as_bytes()) else {
                 return unreadable("a field of its head is none");
             };
-            if framing.note(&name, &value)? {
-                head.headers.append(name, value);
+            if framing.note(&name, field.value)? {
+                fields.append_written(name, field.value);
             }
         }
-        self.body = framing.body(head.status, to_head)?;
+        self.body = framing.body(status, to_head)?;
         self.is_kept = framing.is_kept && self.body != Body::UntilClose;
-        self.answers += u64::from(!head.status.is_informational());
-        Ok(Some(head))
+        self.answers += u64::from(!status.is_informational());
+        Ok(Some(AnswerHead { status, fields }))
     }
 }
 
@@ -194,28 +191,36 @@ struct Framing {
 }
 
 /// What concerns one connection alone (RFC 9110, section 7.6.1).
-const LEFT_OUT: [HeaderName; 6] = [CONNECTION, PROXY_AUTHENTICATE, TE, TRAILER, TRANSFER_ENCODING, UPGRADE];
-const LEFT_OUT_TOO: [&str; 2] = ["keep-alive", "proxy-connection"];
+const LEFT_OUT: [HeaderName; 8] = [
+    CONNECTION,
+    PROXY_AUTHENTICATE,
+    TE,
+    TRAILER,
+    TRANSFER_ENCODING,
+    UPGRADE,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+];
 
 impl Framing {
     /// Reads one field; `false` when it is not for the client.
-    fn note(&mut self, name: &HeaderName, value: &HeaderValue) -> Result<bool> {
+    fn note(&mut self, name: &HeaderName, value: &[u8]) -> Result<bool> {
         if *name == CONTENT_LENGTH {
-            let digits = value.to_str().ok().filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
+            let digits = str::from_utf8(value).ok().filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
             let length = digits.and_then(|digits| digits.parse().ok());
             if length.is_none() || self.length.is_some() {
                 return unreadable("it does not say clearly how long it is");
             }
             self.length = length;
         } else if *name == TRANSFER_ENCODING {
-            if self.is_chunked || !value.as_bytes().eq_ignore_ascii_case(b"chunked") {
+            if self.is_chunked || !value.eq_ignore_ascii_case(b"chunked") {
                 return unreadable("it is coded in a way that is not understood");
             }
             self.is_chunked = true;
-        } else if *name == CONNECTION && value.as_bytes().eq_ignore_ascii_case(b"close") {
+        } else if *name == CONNECTION && value.eq_ignore_ascii_case(b"close") {
             self.is_kept = false;
         }
-        Ok(!LEFT_OUT.contains(name) && !LEFT_OUT_TOO.contains(&name.as_str()))
+        Ok(!LEFT_OUT.contains(name))
     }
 
     fn body(&self, status: StatusCode, to_head: bool) -> Result<Body> {
@@ -273,10 +278,8 @@ mod tests {
         for answer in [chunked.as_slice(), known] {
             for step in [1, 2, 3, 7, 4096] {
                 let (header, body, reusable) = read(answer, step, false).await.unwrap();
-                assert_eq!(header.headers.get_all("x-a").iter().count(), 2);
-                assert!(
-                    !header.headers.contains_key("transfer-encoding") && !header.headers.contains_key("keep-alive")
-                );
+                assert_eq!(header.fields.iter().filter(|(name, _)| *name == "x-a").count(), 2);
+                assert!(LEFT_OUT.iter().all(|left_out| !header.fields.contains(left_out)));
                 assert_eq!(body, b"hello world", "in steps of {step}");
                 assert!(reusable);
             }

@@ -3,7 +3,7 @@
 TARGET := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
 
 .DEFAULT_GOAL := help
-.PHONY: help run build test test-setup lint deny
+.PHONY: help run build release test test-setup lint deny
 
 help: ## Lists the commands.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -13,6 +13,9 @@ run: build ## Builds Gatehouse and starts it with everything it needs in ./run.
 
 build: ## Builds both programs.
 	cargo build --locked -p gatehouse -p gatehouse-homeserver
+
+release: ## Builds both programs for installation, the edge optimised by a profile of itself, into target/installation.
+	deploy/build-release.sh
 
 test: test-setup ## Installs what the tests need, and runs every test.
 	GATEHOUSE_TEST_PROGRAMS=$(TARGET)/debug cargo test --locked --workspace

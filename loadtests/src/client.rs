@@ -19,6 +19,7 @@ pub(crate) struct Target {
     pub(crate) base: String,
     pub(crate) ca: Option<PathBuf>,
     pub(crate) shared_secret: Option<String>,
+    pub(crate) http2: bool,
 }
 
 /// Why the client could not be made.
@@ -98,8 +99,8 @@ impl Server {
             let pem = fs::read(file).map_err(SetupError::CaFile)?;
             authorities = Certificate::from_pem_bundle(&pem).map_err(SetupError::Http)?;
         }
-        let http = reqwest::Client::builder()
-            .http1_only()
+        let builder = reqwest::Client::builder();
+        let http = if target.http2 { builder } else { builder.http1_only() }
             .tcp_nodelay(true)
             .tls_certs_only(authorities)
             .no_proxy()

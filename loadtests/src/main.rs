@@ -47,6 +47,9 @@ struct RunArguments {
     /// The secret for registration by `/_synapse/admin/v1/register`; without it registration must be open.
     #[arg(long, env = "GATEHOUSE_REGISTRATION_SECRET", hide_env_values = true)]
     shared_secret: Option<String>,
+    /// Speaks HTTP/2 in the place of HTTP/1.1.
+    #[arg(long)]
+    http2: bool,
     /// A process whose tree of processes is counted, as NAME=PID. A process named here counts for its own name only.
     #[arg(long = "pid", value_name = "NAME=PID")]
     pids: Vec<Probe>,
@@ -101,6 +104,7 @@ fn run(arguments: RunArguments) -> Result<ExitCode, Box<dyn std::error::Error>> 
         base: arguments.base.clone(),
         ca: arguments.ca.clone(),
         shared_secret: arguments.shared_secret.clone(),
+        http2: arguments.http2,
     })?;
     let mut report = match &arguments.json {
         Some(file) if file.exists() => Report::read(file)?,

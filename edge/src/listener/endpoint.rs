@@ -253,18 +253,19 @@ impl<A: Application> Endpoint<A> {
         Watched { stream: Box::new(ClientIo::new(stream, deadline)), progress, end }
     }
 
+    /// Each protocol has a place of its own, because a task is as large as the largest of what it may hold.
     async fn speak_http(&self, Watched { stream, progress, end }: Watched, client: IpAddr) {
         if matches!(stream.selected_alpn_proto(), Some(ALPN::H2)) {
             let shared = Client { address: client, end: end.clone() };
+            let served = Box::pin(http2::serve(&self.app, stream, shared, &self.shared.ends));
             tokio::select! {
                 biased;
                 () = end.ended() => self.shared.bans.found(Feed::SlowBody, client),
-                () = http2::serve(&self.app, stream, shared, &self.shared.ends) => {}
+                () = served => {}
             }
         } else {
-            let served = http1::serve(&*self.app, stream, client, &self.shared.ends);
-            // In a place of its own, for which connections of HTTP/2 have no use.
-            progress.clone().within(Box::pin(served)).await;
+            let served = Box::pin(http1::serve(&*self.app, stream, client, &self.shared.ends));
+            progress.clone().within(served).await;
         }
         if progress.was_overdue() {
             self.shared.bans.found(Feed::SlowHeader, client);

@@ -116,5 +116,6 @@ async fn answer(request: Request<Incoming>, name: &'static str) -> Result<Respon
         "headers": headers,
         "body_bytes": body.len(),
     });
-    Ok(Response::builder().header("x-powered-by", "a test").body(Full::new(echo.to_string().into())).unwrap())
+    let answer = Response::builder().header("x-powered-by", "a test").header("x-answer", "its own");
+    Ok(answer.body(Full::new(echo.to_string().into())).unwrap())
 }

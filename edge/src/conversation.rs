@@ -5,7 +5,7 @@ use std::pin::pin;
 use std::task::Poll;
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::StatusCode;
 use pingora_error::{Error, ErrorType, Result};
 use pingora_http::RequestHeader;
@@ -92,37 +92,57 @@ const MOST_KEPT_BYTES: usize = 64 * 1024;
 #[derive(Debug, Default)]
 pub(crate) struct KeptBody {
     /// `None` when it is not kept, or no longer.
-    pieces: Option<Vec<Bytes>>,
+    kept: Option<Kept>,
     bytes: usize,
+}
+
+/// In as few pieces as can be, because a client may send many that are small.
+#[derive(Debug)]
+enum Kept {
+    Nothing,
+    Piece(Bytes),
+    Joined(BytesMut),
 }
 
 impl KeptBody {
     /// Keeps what is read from now on, as far as it is small.
     pub(crate) fn begin(&mut self) {
-        self.pieces.get_or_insert_default();
+        self.kept.get_or_insert(Kept::Nothing);
     }
 
     /// A piece was read.
     pub(crate) fn keep(&mut self, piece: &Bytes) {
         self.bytes += piece.len();
         if self.bytes > MOST_KEPT_BYTES {
-            self.pieces = None;
-        } else if let Some(pieces) = &mut self.pieces {
-            pieces.push(piece.clone());
+            self.kept = None;
+        }
+        match &mut self.kept {
+            None => {}
+            Some(kept @ Kept::Nothing) => *kept = Kept::Piece(piece.clone()),
+            Some(Kept::Joined(joined)) => joined.extend_from_slice(piece),
+            Some(kept) => {
+                let first = std::mem::replace(kept, Kept::Nothing);
+                let mut joined = BytesMut::with_capacity(self.bytes);
+                if let Kept::Piece(first) = first {
+                    joined.extend_from_slice(&first);
+                }
+                joined.extend_from_slice(piece);
+                *kept = Kept::Joined(joined);
+            }
         }
     }
 
     /// Nothing will be sent again.
     pub(crate) fn forget(&mut self) {
-        self.pieces = None;
+        self.kept = None;
     }
 
     /// What was kept; `None` when that is nothing.
     pub(crate) fn whole(&self) -> Option<Bytes> {
-        match self.pieces.as_deref()? {
-            [] => None,
-            [only] => Some(only.clone()),
-            pieces => Some(pieces.concat().into()),
+        match self.kept.as_ref()? {
+            Kept::Nothing => None,
+            Kept::Piece(only) => Some(only.clone()),
+            Kept::Joined(joined) => Some(Bytes::copy_from_slice(joined)),
         }
     }
 
@@ -146,4 +166,24 @@ pub(crate) async fn within<F: Future>(limit: Option<Duration>, kind: ErrorType, 
     }
     let Some(limit) = limit else { return Ok(future.await) };
     tokio::time::timeout(limit, future).await.or_else(|_| down(kind, "the client took too long"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_small_body_is_kept_however_it_comes() {
+        let mut body = KeptBody::default();
+        body.keep(&Bytes::from_static(b"before"));
+        assert_eq!(body.whole(), None);
+        body.begin();
+        for (piece, whole) in [("a", "a"), ("b", "ab"), ("c", "abc")] {
+            body.keep(&Bytes::from_static(piece.as_bytes()));
+            assert_eq!(body.whole().unwrap(), whole);
+        }
+        assert!(body.is_whole());
+        body.keep(&Bytes::from(vec![0; MOST_KEPT_BYTES]));
+        assert!(body.whole().is_none() && !body.is_whole());
+    }
 }

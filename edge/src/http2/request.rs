@@ -38,6 +38,8 @@ pub(crate) struct Request {
     client: Client,
     head: RequestHeader,
     body: RecvStream,
+    /// Whether there is nothing more to read of the body; what may follow it (trailers) nobody reads, and `h2` keeps.
+    is_body_over: bool,
     had_body: bool,
     kept: KeptBody,
     patience: Patience,
@@ -70,6 +72,7 @@ impl Request {
         Some(Self {
             client,
             head: parts.into(),
+            is_body_over: false,
             had_body: !body.is_end_stream() && !is_empty,
             body,
             kept: KeptBody::default(),
@@ -107,7 +110,10 @@ impl Request {
 
     /// The next piece of the body; `None` at its end.
     async fn receive(&mut self) -> Result<Option<Bytes>> {
-        let Some(received) = self.body.data().await else { return Ok(None) };
+        let Some(received) = self.body.data().await else {
+            self.is_body_over = true;
+            return Ok(None);
+        };
         let piece = received.or_err(ErrorType::ReadError, "reading a body").map_err(Error::into_down)?;
         self.kept.keep(&piece);
         let taken = self.body.flow_control().release_capacity(piece.len());
@@ -175,7 +181,7 @@ impl Conversation for Request {
     }
 
     fn is_body_done(&mut self) -> bool {
-        !self.had_body || self.body.is_end_stream()
+        !self.had_body || self.is_body_over || self.body.is_end_stream()
     }
 
     fn keep_body(&mut self) {
@@ -235,11 +241,14 @@ impl Conversation for Request {
             let sent = answer.send_data(piece, true);
             sent.or_err(ErrorType::WriteError, "answering a client").map_err(Error::into_down)?;
         } else {
-            while !piece.is_empty() {
-                let sending = send_some(answer, &mut piece, ends);
-                let sent = within(self.patience.write, ErrorType::WriteTimedout, sending).await?;
-                sent.map_err(Error::into_down)?;
-            }
+            let sending = async {
+                while !piece.is_empty() {
+                    send_some(answer, &mut piece, ends).await?;
+                }
+                Ok(())
+            };
+            let sent: Result<()> = within(self.patience.write, ErrorType::WriteTimedout, sending).await?;
+            sent.map_err(Error::into_down)?;
         }
         self.body_bytes += bytes as u64;
         self.is_ended = ends;

@@ -45,8 +45,9 @@ pub(crate) async fn serve<A: Application>(app: &Arc<A>, stream: Stream, client: 
     // Both live as long as the connection, which asks them whenever it is woken.
     let (mut leaving, mut timer) = (pin!(ends.leaving.ended()), pin!(tokio::time::sleep(IDLE)));
     let (mut is_leaving, mut may_idle) = (false, IDLE);
-    // Whether anything was asked since the timer was set.
+    // Whether there was a request when the timer was set, or since.
     let mut is_asked = false;
+    let mut was_sending = false;
     let mut rejected = 0;
     let served = Arc::new((app.clone(), ends.stopping.clone()));
     let requests = TaskTracker::new();
@@ -62,9 +63,15 @@ pub(crate) async fn serve<A: Application>(app: &Arc<A>, stream: Stream, client: 
             }
             accepted = connection.accept() => accepted,
             () = &mut timer => {
-                if !std::mem::take(&mut is_asked) && requests.is_empty() {
+                let is_answering = !requests.is_empty();
+                // What was answered may have to be taken yet. When the edge leaves, that is given its own time.
+                let is_sending = connection.has_streams();
+                let is_busy = is_answering || is_sending && (is_leaving || !was_sending);
+                if !is_asked && !is_busy {
                     return;
                 }
+                is_asked = is_answering;
+                was_sending = is_sending;
                 timer.as_mut().reset(Instant::now() + may_idle);
                 continue;
             }

@@ -1,4 +1,4 @@
-//! A request that Pingora has read, as a conversation: what is odd in HTTP/1.
+//! A request that Pingora has read, as a conversation: what is odd in HTTP/1, or came over a pipe.
 
 use std::net::IpAddr;
 

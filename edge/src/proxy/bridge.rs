@@ -3,12 +3,11 @@
 use std::fmt::Write as _;
 
 use bytes::Bytes;
-use http::header::{COOKIE, HeaderName};
-use http::{HeaderValue, Method};
+use http::Method;
+use http::header::HeaderName;
 use pingora_error::Result;
-use pingora_http::RequestHeader;
 
-use super::carry::{length_of, wrong_length};
+use super::carry::{Side, length_of, listens, wrong_length};
 use super::host_of;
 use crate::admission::request_shape;
 use crate::conversation::Conversation;
@@ -23,7 +22,6 @@ const SAID_ANEW: [HeaderName; 1] = [HeaderName::from_static("traceparent")];
 /// # Errors
 /// When one of them did.
 pub(crate) async fn pass(client: &mut impl Conversation, mut link: Link) -> Result<()> {
-    join_cookies(client.request_mut())?;
     let has_body = client.has_body();
     let request = client.request();
     let host = host_of(request);
@@ -50,17 +48,18 @@ pub(crate) async fn pass(client: &mut impl Conversation, mut link: Link) -> Resu
     if !has_body {
         writer.end().map_err(wrong_length)?;
     }
-    let mut sends = has_body;
+    let mut side = if has_body { Side::Sends } else { Side::Waits };
     let head = loop {
         tokio::select! {
             biased;
             sent = writer.send_some(), if writer.has_pending() => if sent.is_err() {
                 // What it has to say does not depend on the rest.
                 writer.abandon();
-                sends = false;
             },
             head = reader.head(to_head) => break head?,
-            heard = client.read_body(!sends), if !writer.has_pending() => sends = send(client, writer, heard?)?,
+            heard = client.read_body(side == Side::Waits), if listens(side, writer) => {
+                side = hear(client, writer, side, heard?)?;
+            }
         }
     };
     client.write_head(head, reader.is_done()).await?;
@@ -71,9 +70,10 @@ pub(crate) async fn pass(client: &mut impl Conversation, mut link: Link) -> Resu
                 piece = reader.body() => break piece?,
                 sent = writer.send_some(), if writer.has_pending() => if sent.is_err() {
                     writer.abandon();
-                    sends = false;
                 },
-                heard = client.read_body(!sends), if !writer.has_pending() => sends = send(client, writer, heard?)?,
+                heard = client.read_body(side == Side::Waits), if listens(side, writer) => {
+                    side = hear(client, writer, side, heard?)?;
+                }
             }
         };
         client.write_body(piece, reader.is_done()).await?;
@@ -81,37 +81,15 @@ pub(crate) async fn pass(client: &mut impl Conversation, mut link: Link) -> Resu
     Ok(())
 }
 
-/// Takes a piece of the body; `None` is its end. Whether there is more to come.
-fn send(client: &mut impl Conversation, writer: &mut Writer, piece: Option<Bytes>) -> Result<bool> {
+/// Takes a piece of the body; `None` is its end.
+fn hear(client: &mut impl Conversation, writer: &mut Writer, side: Side, piece: Option<Bytes>) -> Result<Side> {
+    if side != Side::Sends {
+        return Ok(Side::Silent);
+    }
     let ends = piece.is_none() || client.is_body_done();
     writer.body(&piece.unwrap_or_default()).map_err(wrong_length)?;
     if ends {
         writer.end().map_err(wrong_length)?;
     }
-    Ok(!ends)
-}
-
-/// HTTP/2 may have one field for each cookie, HTTP/1.1 has one for all (RFC 9113, section 8.2.3).
-fn join_cookies(request: &mut RequestHeader) -> Result<()> {
-    let crumbs: Vec<_> = request.headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
-    match crumbs.as_slice() {
-        [] | [_] => Ok(()),
-        crumbs => request.insert_header(COOKIE, crumbs.join(b"; ".as_slice())),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn crumbs_become_one_cookie() {
-        let mut request = RequestHeader::build("GET", b"/", None).unwrap();
-        for crumb in ["a=1", "b=2"] {
-            join_cookies(&mut request).unwrap();
-            request.append_header(COOKIE, crumb).unwrap();
-        }
-        join_cookies(&mut request).unwrap();
-        assert_eq!(request.headers.get_all(COOKIE).iter().collect::<Vec<_>>(), ["a=1; b=2"]);
-    }
+    Ok(if ends { Side::Waits } else { Side::Sends })
 }

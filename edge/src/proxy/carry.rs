@@ -31,7 +31,7 @@ pub(super) fn is_plain(headers: &HeaderMap) -> bool {
 
 /// What is still to be done with the client's side of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Side {
+pub(super) enum Side {
     /// Its body is read.
     Sends,
     /// It waits for the answer, and may go away.
@@ -228,7 +228,7 @@ pub(super) fn wrong_length(error: WrongLength) -> Box<Error> {
 }
 
 /// What a client sends is read only as fast as the shard takes it.
-fn listens(side: Side, writer: &Writer) -> bool {
+pub(super) fn listens(side: Side, writer: &Writer) -> bool {
     match side {
         Side::Sends => !writer.has_pending(),
         Side::Waits => true,

@@ -194,7 +194,7 @@ fn target_of(request: &RequestHeader) -> &str {
     request.uri.path_and_query().map_or("/", |target| target.as_str())
 }
 
-/// HTTP/2 names the host in `:authority`, HTTP/1 in `Host`; Pingora refuses requests where the two disagree.
+/// HTTP/2 names the host in `:authority`, HTTP/1 in `Host`; requests where the two disagree never come here.
 pub(crate) fn host_of(request: &RequestHeader) -> Option<&str> {
     let authority = request.uri.authority().map(|authority| authority.as_str());
     let header = || request.headers.get(HOST).and_then(|host| host.to_str().ok());

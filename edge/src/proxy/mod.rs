@@ -19,7 +19,7 @@ use crate::content::answer_cache::{AnswerCache, Document, Looked};
 use crate::conversation::{Conversation, Patience};
 use crate::exchange::Exchange;
 use crate::header_deadline;
-use crate::live::Current;
+use crate::live::{Current, Live};
 use crate::metrics::Metrics;
 use crate::refusal;
 use crate::reply::Reply;
@@ -94,12 +94,15 @@ impl Proxy {
         self.conclude(client, answered.err().as_deref(), &mut exchange)
     }
 
+    /// How long a client may take that asks now.
+    pub(crate) fn patience(&self) -> Patience {
+        patience(&self.live.load())
+    }
+
     /// The head of a request is there.
     fn receive(&self, client: &mut impl Conversation, exchange: &mut Exchange) {
         header_deadline::header_arrived();
-        let idle = Some(exchange.live.body_idle);
-        let write = exchange.live.pace.map_or(idle, |pace| Some(pace.longest_write()));
-        client.be_patient(Patience { read: idle, write, drain: DRAIN_REFUSED });
+        client.be_patient(patience(&exchange.live));
         if let Some(peer) = client.peer() {
             exchange.client = canonical(peer);
         }
@@ -235,6 +238,12 @@ impl Proxy {
         }
         Ok(())
     }
+}
+
+fn patience(live: &Live) -> Patience {
+    let idle = Some(live.body_idle);
+    let write = live.pace.map_or(idle, |pace| Some(pace.longest_write()));
+    Patience { read: idle, write, drain: DRAIN_REFUSED }
 }
 
 /// Whether a final answer has begun: `100 Continue` is none, `101 Switching Protocols` is one.

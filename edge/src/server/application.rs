@@ -51,6 +51,7 @@ impl Application for Everything {
 
     /// Pingora's proxy can only be given a session that Pingora has read, so it reads the request in HTTP/1.1, from a pipe.
     async fn answer_through_pingora(&self, client: &mut impl Conversation, stopping: &watch::Receiver<bool>) {
+        client.be_patient(self.proxy.patience());
         let (ours, theirs) = pipe(client.peer().unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)));
         let mut session = ServerSession::new_http1(Box::new(theirs));
         session.set_keepalive(None);

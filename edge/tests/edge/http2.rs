@@ -4,11 +4,14 @@ use std::path::Path;
 use std::sync::Arc;
 
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
-use tokio::net::UnixListener;
+use tokio::net::{TcpStream, UnixListener};
 use tokio::sync::Semaphore;
+use tokio_rustls::client::TlsStream;
 
-use crate::client::request;
+use crate::client::{request, tls};
 use crate::edge::{Edge, Options, patiently, socket};
+use crate::policy::Policy;
+use crate::smuggling::{block, edge_before_a_raw_shard, frame};
 
 /// What a shard has seen of requests that it does not answer.
 struct Unanswered {
@@ -16,7 +19,11 @@ struct Unanswered {
     gone: Semaphore,
 }
 
-/// A shard that is well, but breaks off its answer to `/half`, and never answers `/never`.
+/// More than everybody on the way has room for.
+const LONG: usize = 8 << 20;
+
+/// A shard that is well, but breaks off its answer to `/half`, and never answers `/never`. It also tells who does not take all
+/// of `/long`.
 fn start_unreliable(path: &Path) -> Arc<Unanswered> {
     let listener = UnixListener::bind(path).unwrap();
     let unanswered = Arc::new(Unanswered { asked: Semaphore::new(0), gone: Semaphore::new(0) });
@@ -40,10 +47,14 @@ fn start_unreliable(path: &Path) -> Arc<Unanswered> {
                     }
                     if head.contains("/never ") {
                         tells.asked.add_permits(1);
-                        let _ = stream.read(&mut [0]).await;
+                        let _ = stream.read_to_end(&mut Vec::new()).await;
                         return tells.gone.add_permits(1);
                     }
-                    stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}").await.unwrap();
+                    let body = if head.contains("/long ") { LONG } else { 2 };
+                    let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: {body}\r\n\r\n{}", "x".repeat(body));
+                    if stream.write_all(answer.as_bytes()).await.is_err() {
+                        return tells.gone.add_permits(1);
+                    }
                 }
             });
         }
@@ -51,11 +62,11 @@ fn start_unreliable(path: &Path) -> Arc<Unanswered> {
     unanswered
 }
 
-async fn edge_before_an_unreliable_shard() -> (Edge, Arc<Unanswered>) {
+async fn edge_before_an_unreliable_shard(sections: &str) -> (Edge, Arc<Unanswered>) {
     let folder = tempfile::tempdir().unwrap();
     let unanswered = start_unreliable(&socket(folder.path(), 0));
     let sections = format!(
-        "[[route]]\npath = \"/other\"\nupstream = [\"unix:{}\"]\nstrip_prefix = true\n",
+        "{sections}[[route]]\npath = \"/other\"\nupstream = [\"unix:{}\"]\nstrip_prefix = true\n",
         socket(folder.path(), 0).display()
     );
     let options = Options { shards: 1, sections: &sections, ..Options::default() };
@@ -66,7 +77,7 @@ async fn edge_before_an_unreliable_shard() -> (Edge, Arc<Unanswered>) {
 
 #[tokio::test]
 async fn an_answer_that_breaks_off_is_not_taken_for_a_whole_one() {
-    let (edge, _) = edge_before_an_unreliable_shard().await;
+    let (edge, _) = edge_before_an_unreliable_shard("").await;
     let mut connection = edge.http2().await;
     for target in ["/_matrix/client/v3/half", "/other/half"] {
         let broken = patiently(target, connection.try_read(request("GET", target, ""))).await;
@@ -78,7 +89,7 @@ async fn an_answer_that_breaks_off_is_not_taken_for_a_whole_one() {
 
 #[tokio::test]
 async fn a_client_that_gives_a_request_up_takes_it_from_the_server() {
-    let (edge, unanswered) = edge_before_an_unreliable_shard().await;
+    let (edge, unanswered) = edge_before_an_unreliable_shard("").await;
     let mut connection = edge.http2().await;
     for target in ["/_matrix/client/v3/never", "/other/never"] {
         tokio::select! {
@@ -87,4 +98,88 @@ async fn a_client_that_gives_a_request_up_takes_it_from_the_server() {
         }
         patiently(target, unanswered.gone.acquire()).await.unwrap().forget();
     }
+}
+
+const DATA: u8 = 0;
+const HEADERS: u8 = 1;
+const RST_STREAM: u8 = 3;
+const SETTINGS: u8 = 4;
+const END_STREAM: u8 = 1;
+const END_HEADERS: u8 = 4;
+
+/// A connection on which a request with a body and trailers was sent.
+async fn with_trailers(edge: &Edge, path: &str, more: &[(&str, &str)]) -> TlsStream<TcpStream> {
+    let usual = [(":method", "PUT"), (":scheme", "https"), (":path", path), (":authority", "localhost")];
+    let fields: Vec<_> = usual.iter().chain(more).copied().collect();
+    let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+    bytes.extend(frame(SETTINGS, 0, 0, &[]));
+    bytes.extend(frame(HEADERS, END_HEADERS, 1, &block(&fields)));
+    bytes.extend(frame(DATA, 0, 1, b"ab"));
+    bytes.extend(frame(HEADERS, END_HEADERS | END_STREAM, 1, &block(&[("x-trailer", "1")])));
+    let mut stream = tls(edge.https, &edge.ca, "localhost", &[b"h2"]).await;
+    stream.write_all(&bytes).await.unwrap();
+    stream.flush().await.unwrap();
+    stream
+}
+
+#[tokio::test]
+async fn trailers_are_passed_over() {
+    let (edge, shard) = edge_before_a_raw_shard().await;
+    let continues = [("expect", "100-continue")];
+    for (path, more) in [
+        ("/_matrix/client/v3/x", [].as_slice()),
+        ("/_matrix/client/v3/x", continues.as_slice()),
+        ("/other/x", &[]),
+        ("/other/x", &continues),
+    ] {
+        let mut stream = with_trailers(&edge, path, more).await;
+        let mut seen = Vec::new();
+        patiently(path, async {
+            // The last frame of the stream has the shard's two bytes.
+            while !seen.ends_with(b"ok") {
+                assert!(stream.read_buf(&mut seen).await.unwrap() > 0, "{path} {more:?}: {}", seen.escape_ascii());
+            }
+        })
+        .await;
+        let read = shard.take();
+        assert!(read.iter().any(|request| request.body == b"ab"), "{path} {more:?}: {read:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_gives_up_after_trailers_is_noticed() {
+    const CANCEL: [u8; 4] = [0, 0, 0, 8];
+    let (edge, unanswered) = edge_before_an_unreliable_shard("").await;
+    for path in ["/_matrix/client/v3/never", "/other/never"] {
+        let mut stream = with_trailers(&edge, path, &[]).await;
+        patiently(path, unanswered.asked.acquire()).await.unwrap().forget();
+        stream.write_all(&frame(RST_STREAM, 0, 1, &CANCEL)).await.unwrap();
+        stream.flush().await.unwrap();
+        patiently(path, unanswered.gone.acquire()).await.unwrap().forget();
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_takes_nothing_of_another_servers_answer_does_not_hold_it() {
+    let policy = Policy::new("[connections]\nmin_bytes_per_second = 50000\nslow_seconds = 1\n");
+    let (edge, unanswered) =
+        edge_before_an_unreliable_shard(&format!("[admission]\npolicy = {:?}\n", policy.file())).await;
+    let no_window = [0, 4, 0, 0, 0, 0];
+    let fields = [(":method", "GET"), (":scheme", "https"), (":path", "/other/long"), (":authority", "localhost")];
+    let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+    bytes.extend(frame(SETTINGS, 0, 0, &no_window));
+    bytes.extend(frame(HEADERS, END_HEADERS | END_STREAM, 1, &block(&fields)));
+    let mut stream = tls(edge.https, &edge.ca, "localhost", &[b"h2"]).await;
+    stream.write_all(&bytes).await.unwrap();
+    stream.flush().await.unwrap();
+    patiently("the end of the answer", unanswered.gone.acquire()).await.unwrap().forget();
+    patiently("the end of the stream", async {
+        let mut head = [0; 9];
+        while head[3] != RST_STREAM {
+            stream.read_exact(&mut head).await.unwrap();
+            let length = usize::from(head[0]) << 16 | usize::from(head[1]) << 8 | usize::from(head[2]);
+            stream.read_exact(&mut vec![0; length]).await.unwrap();
+        }
+    })
+    .await;
 }

@@ -12,10 +12,13 @@ use crate::raw_shard::{RawShard, Read};
 const SMUGGLED: &str = "GET /_matrix/client/v3/smuggled HTTP/1.1\r\nhost: localhost\r\n\r\n";
 const PATH: &str = "/_matrix/client/v3/first";
 
-async fn edge_before_a_raw_shard() -> (Edge, RawShard) {
+pub(crate) async fn edge_before_a_raw_shard() -> (Edge, RawShard) {
     let folder = tempfile::tempdir().unwrap();
     let shard = RawShard::start(&socket(folder.path(), 0));
-    let edge = Edge::in_folder(folder, Vec::new(), Options { shards: 1, ..Options::default() }).await;
+    let sections =
+        format!("[[route]]\npath = \"/other\"\nupstream = [\"unix:{}\"]\n", socket(folder.path(), 0).display());
+    let options = Options { shards: 1, sections: &sections, ..Options::default() };
+    let edge = Edge::in_folder(folder, Vec::new(), options).await;
     edge.healthy_shards(1).await;
     (edge, shard)
 }
@@ -222,7 +225,7 @@ async fn what_is_only_unusual_arrives_as_the_one_request_it_is() {
 }
 
 /// A frame of HTTP/2 (RFC 9113, section 4.1).
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+pub(crate) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
     let mut frame = vec![length[1], length[2], length[3], kind, flags];
     frame.extend(stream.to_be_bytes());
@@ -231,7 +234,7 @@ fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
 }
 
 /// A header block of literals without an index and without Huffman coding (RFC 7541, section 6.2.2).
-fn block(headers: &[(&str, &str)]) -> Vec<u8> {
+pub(crate) fn block(headers: &[(&str, &str)]) -> Vec<u8> {
     let mut block = Vec::new();
     for (name, value) in headers {
         block.push(0);

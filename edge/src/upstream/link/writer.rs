@@ -3,9 +3,10 @@
 use std::io;
 
 use bytes::{Buf, BufMut, BytesMut};
+use http::HeaderValue;
 use http::header::{
-    CONNECTION, CONTENT_LENGTH, HOST, HeaderMap, HeaderName, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRAILER,
-    TRANSFER_ENCODING, UPGRADE,
+    CONNECTION, CONTENT_LENGTH, COOKIE, HOST, HeaderMap, HeaderName, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE,
+    TRAILER, TRANSFER_ENCODING, UPGRADE,
 };
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 
@@ -78,10 +79,18 @@ impl Writer {
         for part in [head.method, " ", head.target, " HTTP/1.1\r\nhost: ", head.host, "\r\n", head.vouched] {
             out.put_slice(part.as_bytes());
         }
+        let mut has_cookies = false;
         for (name, value) in head.headers {
-            if is_passed_on(name) {
+            if *name == COOKIE {
+                has_cookies = true;
+            } else if is_passed_on(name) {
                 put_field(out, name.as_str(), value.as_bytes());
             }
+        }
+        if has_cookies {
+            // HTTP/2 may have one field for each, HTTP/1.1 has one for all (RFC 9113, section 8.2.3).
+            let cookies: Vec<_> = head.headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
+            put_field(out, "cookie", &cookies.join(b"; ".as_slice()));
         }
         self.awaited = match length {
             Length::Nothing => Awaited::Nothing,
@@ -196,8 +205,6 @@ fn is_passed_on(name: &HeaderName) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use http::HeaderValue;
-
     use super::*;
 
     fn writer() -> Writer {

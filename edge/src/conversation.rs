@@ -6,7 +6,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http::StatusCode;
+use http::{StatusCode, Version};
 use pingora_error::{Error, ErrorType, Result};
 use pingora_http::RequestHeader;
 
@@ -31,6 +31,11 @@ pub(crate) trait Conversation: Send {
 
     /// The request's head, to be changed.
     fn request_mut(&mut self) -> &mut RequestHeader;
+
+    /// What the client speaks.
+    fn version(&self) -> Version {
+        self.request().version
+    }
 
     /// The head as it came, where it came in HTTP/1 and was changed in reading.
     fn raw_head(&self) -> Option<Bytes>;

@@ -46,7 +46,7 @@ impl AccessRecorder {
             client: address,
             method: &request.method,
             target: request.uri.path_and_query().map_or("/", |target| target.as_str()),
-            version: request.version,
+            version: client.version(),
             host: host.unwrap_or_default(),
             status: client.status().map(|status| status.as_u16()),
             bytes: client.body_bytes(),

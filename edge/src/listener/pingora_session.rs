@@ -4,11 +4,12 @@ use std::net::IpAddr;
 
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
-use http::{HeaderValue, StatusCode};
+use http::{HeaderValue, StatusCode, Version};
 use pingora_core::protocols::http::ServerSession;
 use pingora_error::{Error, ErrorType, OrErr, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
 
+use super::pipe::is_piped;
 use crate::answer_head::AnswerHead;
 use crate::conversation::{Conversation, Patience};
 use crate::ending::Ending;
@@ -20,6 +21,10 @@ impl Conversation for ServerSession {
 
     fn request_mut(&mut self) -> &mut RequestHeader {
         self.req_header_mut()
+    }
+
+    fn version(&self) -> Version {
+        if self.digest().is_some_and(is_piped) { Version::HTTP_2 } else { self.req_header().version }
     }
 
     fn raw_head(&self) -> Option<Bytes> {

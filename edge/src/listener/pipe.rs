@@ -7,11 +7,13 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use async_trait::async_trait;
+use http::StatusCode;
 use pingora_core::protocols::raw_connect::ProxyDigest;
 use pingora_core::protocols::{
-    GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl, TimingDigest, UniqueID,
-    UniqueIDType,
+    Digest, GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl, TimingDigest,
+    UniqueID, UniqueIDType,
 };
+use pingora_http::ResponseHeader;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, DuplexStream, ReadBuf, duplex};
 
 /// So much may wait in it, in each direction.
@@ -76,9 +78,19 @@ impl GetTimingDigest for PipeEnd {
     }
 }
 
+/// Pingora hands a connection's digests to its requests; the one about proxies on the way has room for a value of ours.
+struct Piped;
+
+/// Whether a request came over a pipe, which only those of HTTP/2 do.
+pub(super) fn is_piped(digest: &Digest) -> bool {
+    let value = digest.proxy_digest.as_ref().and_then(|digest| digest.user_data.as_ref());
+    value.is_some_and(|value| value.is::<Piped>())
+}
+
 impl GetProxyDigest for PipeEnd {
     fn get_proxy_digest(&self) -> Option<Arc<ProxyDigest>> {
-        None
+        let unused = ResponseHeader::build_no_case(StatusCode::OK, Some(0)).ok()?;
+        Some(Arc::new(ProxyDigest::new(Box::new(unused), Some(Box::new(Piped)))))
     }
 }
 

@@ -35,20 +35,25 @@ async fn each_request_is_a_line_without_its_token() {
     let mut secret = request("GET", "/_matrix/client/v3/sync?access_token=gh_secret&since=1", "");
     secret.headers_mut().insert("authorization", "Bearer gh_secret".parse().unwrap());
     secret.headers_mut().insert("user-agent", "a client/1.0".parse().unwrap());
-    assert_eq!(edge.http2().await.send(secret).await.unwrap().status, 200);
+    let mut piped = request("GET", "/_matrix/client/v3/sync", "");
+    piped.headers_mut().insert("expect", "100-continue".parse().unwrap());
     // A stream of HTTP/2 is noted in a task of its own, so the next request waits for that.
-    lines(&file, 1).await;
+    for (asked, secret) in [secret, piped].into_iter().enumerate() {
+        assert_eq!(edge.http2().await.send(secret).await.unwrap().status, 200);
+        lines(&file, asked + 1).await;
+    }
     assert_eq!(edge.ask("GET", "/nowhere").await.status, 404);
     let mut plain = tokio::net::TcpStream::connect(edge.http).await.unwrap();
     tokio::io::AsyncWriteExt::write_all(&mut plain, b"GET /x?access_token=gh_secret HTTP/1.1\r\nhost: a\r\n\r\n")
         .await
         .unwrap();
-    let lines = lines(&file, 3).await;
+    let lines = lines(&file, 4).await;
     assert!(!lines.concat().contains("gh_secret"), "{lines:#?}");
-    let [sync, nowhere, redirected] =
-        [0, 1, 2].map(|at| serde_json::from_str::<serde_json::Value>(&lines[at]).unwrap());
+    let [sync, piped, nowhere, redirected] =
+        [0, 1, 2, 3].map(|at| serde_json::from_str::<serde_json::Value>(&lines[at]).unwrap());
     assert_eq!(sync["target"], "/_matrix/client/v3/sync?access_token=hidden&since=1");
     assert_eq!((&sync["status"], &sync["protocol"]), (&200.into(), &"HTTP/2.0".into()));
+    assert_eq!((&piped["status"], &piped["protocol"]), (&200.into(), &"HTTP/2.0".into()));
     assert_eq!((&sync["class"], &sync["client"]), (&"sync".into(), &"127.0.0.0".into()));
     assert_eq!((&sync["host"], &sync["user_agent"]), (&"localhost".into(), &"a client/1.0".into()));
     assert!(sync["bytes"].as_u64().unwrap() > 10 && sync["duration_ms"].as_f64().unwrap() > 0.0);

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Measures the edge and nginx as the TLS front of one upstream, in turns, and prints CPU per request, rates and latency.
 #
-#   loadtests/edge-and-nginx.sh [--rounds N] [--seconds N] [--idle N] [--upstream unix|tcp]
+#   loadtests/edge-and-nginx.sh [--rounds N] [--seconds N] [--idle N] [--upstream unix|tcp] [--edge PROGRAM]
 #
 # --rounds   how often each front has its turn with each load (6)
 # --seconds  how long a turn takes (4)
@@ -9,6 +9,7 @@
 #            leaves that out); each is a descriptor, of which there must be as many and some more (ulimit -Hn)
 # --upstream by what all fronts reach the upstream (tcp): guides for Matrix servers have nginx connect to a port of
 #            localhost; the edge and its own shards meet at Unix sockets
+# --edge     the edge to measure, such as the one that `make release` builds; without it one is built by cargo alone
 #
 # The upstream is an nginx that answers a few bytes. nginx as a front stands twice: with connections kept to the upstream,
 # and as guides for Matrix servers write it, with a new one for each request. All have two workers and one ECDSA P-256
@@ -19,15 +20,16 @@ set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
 target=${CARGO_TARGET_DIR:-$root/target}
 out=$target/edge-and-nginx
-rounds=6 seconds=4 idle=5000 upstream=tcp
+rounds=6 seconds=4 idle=5000 upstream=tcp program=
 while [ $# -gt 0 ]; do
     case $1 in
     --rounds) rounds=$2 ;;
     --seconds) seconds=$2 ;;
     --idle) idle=$2 ;;
     --upstream) upstream=$2 ;;
+    --edge) program=$(realpath "$2") ;;
     *)
-        sed -n '2,18s/^# \?//p' "$0"
+        sed -n '2,19s/^# \?//p' "$0"
         exit 2
         ;;
     esac
@@ -41,8 +43,11 @@ unix | tcp) ;;
     ;;
 esac
 
-echo "building for release" >&2
-(cd "$root" && cargo build --release --quiet -p gatehouse)
+if [ -z "$program" ]; then
+    echo "building for release" >&2
+    (cd "$root" && cargo build --release --quiet -p gatehouse)
+    program=$target/release/gatehouse
+fi
 mkdir -p "$out"
 work=$(mktemp -d "${TMPDIR:-/tmp}/gatehouse-edge-and-nginx-XXXXXX")
 chmod 755 "$work" # the workers of nginx are somebody else
@@ -120,7 +125,7 @@ key = "$work/key.pem"
 cluster_secret = { file = "$work/secret" }
 shards = ["$for_edge"]
 TOML
-RUNTIME_DIRECTORY=$work "$target/release/gatehouse" run --config "$work/edge.toml" >"$out/edge.log" 2>&1 &
+RUNTIME_DIRECTORY=$work "$program" run --config "$work/edge.toml" >"$out/edge.log" 2>&1 &
 edge=$!
 pids+=($edge)
 for one in $edge_port $kept_port $guide_port; do

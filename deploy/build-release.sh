@@ -6,15 +6,16 @@
 # The edge is built twice: a first build counts what runs while it stands in front of a shard under load, and the second one
 # is optimised by that. `cargo build --release` makes the same programs, with an edge that takes a little more CPU.
 #
-# Needs llvm-profdata of the LLVM that rustc is built with: `rustup component add llvm-tools`, or Debian's package llvm-22.
+# Needs llvm-profdata of the LLVM that rustc is built with (`rustup component add llvm-tools`, or Debian's package llvm-N for
+# its version N), python3 and curl.
 set -euo pipefail
 
 root=$(cd "$(dirname "$0")/.." && pwd)
 target=${CARGO_TARGET_DIR:-$root/target}
+# shellcheck source=loadtests/common.sh
+. "$root/loadtests/common.sh"
 host=$(rustc -vV | sed -n 's/^host: //p')
 llvm=$(rustc -vV | sed -n 's/^LLVM version: \([0-9]*\).*/\1/p')
-
-say() { printf '\n== %s\n' "$*" >&2; }
 
 find_profdata() {
     local one
@@ -39,40 +40,19 @@ cd "$root"
 say "building the shard and the load"
 cargo build --release --locked -p gatehouse-homeserver -p gatehouse-loadtests
 say "building an edge that counts"
+# Always the same place, so that what was built is not built again.
+counts=$target/counting/counts
+rm -rf "$counts"
 # Optimised across crates it would count the same, and take longer to build.
-CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 RUSTFLAGS="-Cprofile-generate=$work/counted" \
+CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 RUSTFLAGS="${RUSTFLAGS:-} -Cprofile-generate=$counts" \
     cargo build --release --locked -p gatehouse --target "$host" --target-dir "$target/counting"
 
 say "counting"
 secret=$(printf '%064d' 0)
-port() { python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'; }
-https=$(port) federation=$(port)
+https=$(free_port) federation=$(free_port)
 mkdir "$work/programs"
 cp "$target/counting/$host/release/gatehouse" "$target/release/gatehouse-homeserver" "$work/programs"
-echo "$secret" >"$work/cluster-secret"
-cat >"$work/edge.toml" <<TOML
-[server]
-name = "localhost:$federation"
-base_url = "https://localhost:$https"
-[listen]
-https = ["127.0.0.1:$https"]
-federation = ["127.0.0.1:$federation"]
-[tls.development_ca]
-folder = "$work/ca"
-[upstream]
-cluster_secret = { file = "$work/cluster-secret" }
-[supervise]
-shards = 1
-config = "$work/homeserver.toml"
-socket_folder = "$work/sockets"
-TOML
-cat >"$work/homeserver.toml" <<TOML
-server_name = "localhost:$federation"
-data_folder = "$work/data"
-cluster_secret = { file = "$work/cluster-secret" }
-[registration]
-shared_secret = "$secret"
-TOML
+write_gatehouse "$work" "$https" "$federation" "$secret"
 "$work/programs/gatehouse" run --config "$work/edge.toml" >"$work/edge.log" 2>&1 &
 edge=$!
 curl --silent --show-error --fail --output /dev/null --retry 60 --retry-delay 1 --retry-all-errors \
@@ -93,10 +73,10 @@ done
 kill "$edge"
 wait "$edge" || true
 edge=
-"$profdata" merge --output "$work/edge.profdata" "$work/counted"
+"$profdata" merge --output "$work/edge.profdata" "$counts"
 
 say "building the edge"
-RUSTFLAGS="-Cprofile-use=$work/edge.profdata" \
+RUSTFLAGS="${RUSTFLAGS:-} -Cprofile-use=$work/edge.profdata" \
     cargo build --release --locked -p gatehouse --target "$host" --target-dir "$target/counted"
 mkdir -p "$target/installation"
 cp "$target/counted/$host/release/gatehouse" "$target/release/gatehouse-homeserver" "$target/installation"

@@ -20,6 +20,8 @@ set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
 target=${CARGO_TARGET_DIR:-$root/target}
 out=$target/edge-and-nginx
+# shellcheck source=loadtests/common.sh
+. "$root/loadtests/common.sh"
 rounds=6 seconds=4 idle=5000 upstream=tcp program=
 while [ $# -gt 0 ]; do
     case $1 in
@@ -59,8 +61,7 @@ openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -su
 printf '%064d' 0 >"$work/secret"
 head -c 12288 /dev/urandom | base64 -w0 >"$work/large"
 
-port() { python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'; }
-edge_port=$(port) kept_port=$(port) guide_port=$(port) upstream_port=$(port)
+edge_port=$(free_port) kept_port=$(free_port) guide_port=$(free_port) upstream_port=$(free_port)
 case $upstream in
 unix) for_nginx=unix:$work/upstream.sock for_edge=unix:$work/upstream.sock ;;
 tcp) for_nginx=127.0.0.1:$upstream_port for_edge=127.0.0.1:$upstream_port ;;

@@ -12,6 +12,8 @@ set -euo pipefail
 
 root=$(cd "$(dirname "$0")/.." && pwd)
 out=${CARGO_TARGET_DIR:-$root/target}/side-by-side
+# shellcheck source=loadtests/common.sh
+. "$root/loadtests/common.sh"
 synapse_version=1.163.2
 secret=a-secret-of-one-run
 seconds=15
@@ -56,12 +58,6 @@ stop_all() {
     pids=()
 }
 trap 'stop_all; rm -rf "$work"' EXIT
-
-say() { printf '\n== %s\n' "$*" >&2; }
-
-free_port() {
-    python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'
-}
 
 # Waits until a URL answers; curl tries again by itself.
 await() {
@@ -203,37 +199,11 @@ measure_synapse() {
 # Starts the edge with one shard. Sets edge_pid, shard_pid, gatehouse_url and gatehouse_ca.
 start_gatehouse() {
     local folder=$work/gatehouse https federation
-    mkdir -p "$folder"
     https=$(free_port)
     federation=$(free_port)
     gatehouse_url=https://localhost:$https
     gatehouse_ca=$folder/ca/ca.pem
-    printf '%064d' 0 >"$folder/cluster-secret"
-    cat >"$folder/edge.toml" <<TOML
-[server]
-name = "localhost:$federation"
-base_url = "$gatehouse_url"
-[listen]
-https = ["127.0.0.1:$https"]
-federation = ["127.0.0.1:$federation"]
-[tls.development_ca]
-folder = "$folder/ca"
-[upstream]
-cluster_secret = { file = "$folder/cluster-secret" }
-[supervise]
-shards = 1
-config = "$folder/homeserver.toml"
-socket_folder = "$folder/sockets"
-TOML
-    cat >"$folder/homeserver.toml" <<TOML
-server_name = "localhost:$federation"
-data_folder = "$folder/data"
-cluster_secret = { file = "$folder/cluster-secret" }
-[database]
-postgres = "$database_url"
-[registration]
-shared_secret = "$secret"
-TOML
+    write_gatehouse "$folder" "$https" "$federation" "$secret" "$database_url"
     "$programs/gatehouse" run --config "$folder/edge.toml" >"$out/gatehouse.log" 2>&1 &
     edge_pid=$!
     pids+=("$edge_pid")

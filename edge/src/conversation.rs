@@ -118,23 +118,16 @@ impl KeptBody {
     /// A piece was read.
     pub(crate) fn keep(&mut self, piece: &Bytes) {
         self.bytes += piece.len();
-        if self.bytes > MOST_KEPT_BYTES {
-            self.kept = None;
-        }
-        match &mut self.kept {
-            None => {}
-            Some(kept @ Kept::Nothing) => *kept = Kept::Piece(piece.clone()),
-            Some(Kept::Joined(joined)) => joined.extend_from_slice(piece),
-            Some(kept) => {
-                let first = std::mem::replace(kept, Kept::Nothing);
-                let mut joined = BytesMut::with_capacity(self.bytes);
-                if let Kept::Piece(first) = first {
-                    joined.extend_from_slice(&first);
-                }
-                joined.extend_from_slice(piece);
-                *kept = Kept::Joined(joined);
-            }
-        }
+        let join = |mut joined: BytesMut| {
+            joined.extend_from_slice(piece);
+            Kept::Joined(joined)
+        };
+        let kept = self.kept.take().filter(|_| self.is_whole());
+        self.kept = kept.map(|kept| match kept {
+            Kept::Nothing => Kept::Piece(piece.clone()),
+            Kept::Piece(first) => join(first.into()),
+            Kept::Joined(joined) => join(joined),
+        });
     }
 
     /// Nothing will be sent again.
@@ -155,6 +148,15 @@ impl KeptBody {
     pub(crate) fn is_whole(&self) -> bool {
         self.bytes <= MOST_KEPT_BYTES
     }
+}
+
+/// Reads what is left of a body, for so long.
+pub(crate) async fn drain(client: &mut impl Conversation, within_time: Duration) -> Result<()> {
+    let draining = async {
+        while client.read_body(false).await?.is_some() {}
+        Ok(())
+    };
+    within(Some(within_time), ErrorType::ReadTimedout, draining).await?
 }
 
 /// An error for which the client is to blame.

@@ -20,7 +20,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, ReadBuf};
 use super::head::{Head, HeadParser, Parsed};
 use super::wire::{LAST_CHUNK, put_chunk, put_field};
 use crate::answer_head::AnswerHead;
-use crate::conversation::{Conversation, KeptBody, Patience, down, within};
+use crate::conversation::{Conversation, KeptBody, Patience, down, drain, within};
 use crate::ending::Ending;
 
 /// What is read of a head at once; it needs no memory of its own while nothing is there.
@@ -340,13 +340,9 @@ impl Conversation for Request {
     }
 
     async fn drain_body(&mut self) -> Result<()> {
+        self.kept.forget();
         let limit = self.patience.drain;
-        let draining = async {
-            self.kept.forget();
-            while self.read_body(false).await?.is_some() {}
-            Ok(())
-        };
-        within(Some(limit), ErrorType::ReadTimedout, draining).await?
+        drain(self, limit).await
     }
 
     async fn write_head(&mut self, head: AnswerHead, ends: bool) -> Result<()> {

@@ -7,24 +7,15 @@ use std::time::Duration;
 use bytes::Bytes;
 use h2::server::SendResponse;
 use h2::{Reason, RecvStream, SendStream};
-use http::header::{CONNECTION, CONTENT_LENGTH, DATE, HOST, TRANSFER_ENCODING, UPGRADE};
-use http::{HeaderName, Method, Response, StatusCode, request};
+use http::header::{CONTENT_LENGTH, DATE, HOST};
+use http::{Method, Response, StatusCode, request};
 use pingora_core::protocols::http::date::get_cached_date;
 use pingora_error::{Error, ErrorType, OrErr, Result};
 use pingora_http::RequestHeader;
 
-use crate::answer_head::AnswerHead;
-use crate::conversation::{Conversation, KeptBody, Patience, down, within};
+use crate::answer_head::{AnswerHead, HOP_BY_HOP};
+use crate::conversation::{Conversation, KeptBody, Patience, down, drain, within};
 use crate::ending::Ending;
-
-/// What no answer of HTTP/2 has (RFC 9113, section 8.2.2).
-const LEFT_OUT: [HeaderName; 5] = [
-    CONNECTION,
-    TRANSFER_ENCODING,
-    UPGRADE,
-    HeaderName::from_static("keep-alive"),
-    HeaderName::from_static("proxy-connection"),
-];
 
 /// Who is at the other end of the connection that streams share, and how to end it.
 #[derive(Debug, Clone)]
@@ -204,20 +195,17 @@ impl Conversation for Request {
     }
 
     async fn drain_body(&mut self) -> Result<()> {
+        self.kept.forget();
         let limit = self.patience.drain;
-        let draining = async {
-            self.kept.forget();
-            while self.read_body(false).await?.is_some() {}
-            Ok(())
-        };
-        within(Some(limit), ErrorType::ReadTimedout, draining).await?
+        drain(self, limit).await
     }
 
     async fn write_head(&mut self, mut head: AnswerHead, ends: bool) -> Result<()> {
         if self.status.is_some() {
             return Ok(());
         }
-        head.fields.retain(|name| !LEFT_OUT.contains(name) && *name != DATE);
+        // HTTP/2 has nothing of the kind (RFC 9113, section 8.2.2).
+        head.fields.retain(|name| !HOP_BY_HOP.contains(name) && *name != DATE);
         head.fields.append(DATE, get_cached_date());
         let status = head.status;
         let parts = head.into_parts().or_err(ErrorType::InvalidHTTPHeader, "a field of an answer")?;

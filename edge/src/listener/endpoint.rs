@@ -256,8 +256,8 @@ impl<A: Application> Endpoint<A> {
     /// Each protocol has a place of its own, because a task is as large as the largest of what it may hold.
     async fn speak_http(&self, Watched { stream, progress, end }: Watched, client: IpAddr) {
         if matches!(stream.selected_alpn_proto(), Some(ALPN::H2)) {
-            let shared = Client { address: client, end: end.clone() };
-            let served = Box::pin(http2::serve(&self.app, stream, shared, &self.shared.ends));
+            let both = Client { address: client, end: end.clone() };
+            let served = Box::pin(http2::serve(&self.app, stream, both, &self.shared.ends));
             tokio::select! {
                 biased;
                 () = end.ended() => self.shared.bans.found(Feed::SlowBody, client),

@@ -36,6 +36,7 @@ mod attempt;
 pub(crate) mod bridge;
 mod carry;
 mod examine;
+mod relay;
 mod through_pingora;
 
 pub(crate) use examine::host_of;

@@ -6,15 +6,13 @@ use std::sync::LazyLock;
 
 use bytes::{Buf, Bytes, BytesMut};
 use http::StatusCode;
-use http::header::{
-    CONNECTION, CONTENT_LENGTH, HeaderName, PROXY_AUTHENTICATE, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
-};
+use http::header::{CONNECTION, CONTENT_LENGTH, HeaderName, TRANSFER_ENCODING};
 use httparse::{ParserConfig, Status};
 use memchr::memmem::Finder;
 use pingora_error::{Error, ErrorType, OrErr, Result};
 use tokio::io::{AsyncRead, AsyncReadExt};
 
-use crate::answer_head::{AnswerHead, Fields};
+use crate::answer_head::{AnswerHead, Fields, HOP_BY_HOP};
 use crate::http1::body::Body;
 
 /// What a shard may say before its body.
@@ -190,18 +188,6 @@ struct Framing {
     is_kept: bool,
 }
 
-/// What concerns one connection alone (RFC 9110, section 7.6.1).
-const LEFT_OUT: [HeaderName; 8] = [
-    CONNECTION,
-    PROXY_AUTHENTICATE,
-    TE,
-    TRAILER,
-    TRANSFER_ENCODING,
-    UPGRADE,
-    HeaderName::from_static("keep-alive"),
-    HeaderName::from_static("proxy-connection"),
-];
-
 impl Framing {
     /// Reads one field; `false` when it is not for the client.
     fn note(&mut self, name: &HeaderName, value: &[u8]) -> Result<bool> {
@@ -220,7 +206,7 @@ impl Framing {
         } else if *name == CONNECTION && value.eq_ignore_ascii_case(b"close") {
             self.is_kept = false;
         }
-        Ok(!LEFT_OUT.contains(name))
+        Ok(!HOP_BY_HOP.contains(name))
     }
 
     fn body(&self, status: StatusCode, to_head: bool) -> Result<Body> {
@@ -279,7 +265,7 @@ mod tests {
             for step in [1, 2, 3, 7, 4096] {
                 let (header, body, reusable) = read(answer, step, false).await.unwrap();
                 assert_eq!(header.fields.iter().filter(|(name, _)| *name == "x-a").count(), 2);
-                assert!(LEFT_OUT.iter().all(|left_out| !header.fields.contains(left_out)));
+                assert!(HOP_BY_HOP.iter().all(|name| !header.fields.contains(name)));
                 assert_eq!(body, b"hello world", "in steps of {step}");
                 assert!(reusable);
             }

@@ -21,6 +21,9 @@ use crate::{
 
 /// Writes that one transaction carries at most.
 const BATCH: usize = 256;
+/// A commit that loses against other transactions is tried so often. Of two in each other's way one always wins.
+const ATTEMPTS: usize = 5;
+
 /// Something to commit that readers must learn of.
 #[derive(Debug, Default)]
 pub struct Write {
@@ -146,7 +149,7 @@ impl Writer {
     }
 
     async fn commit_all(&mut self, writes: &[Write]) -> Vec<Result<Committed, CommitError>> {
-        match self.commit_together(writes).await {
+        match self.commit_in_the_end(writes).await {
             Ok(results) => results,
             // One bad write must not take the others with it.
             Err(error) if writes.len() > 1 && !error.is_transient() => {
@@ -164,10 +167,22 @@ impl Writer {
     }
 
     async fn commit_alone(&mut self, write: &Write) -> Result<Committed, CommitError> {
-        match self.commit_together(std::slice::from_ref(write)).await {
+        match self.commit_in_the_end(std::slice::from_ref(write)).await {
             Ok(mut results) => results.pop().unwrap_or(Err(CommitError::Closed)),
             Err(error) => Err(CommitError::Db(Arc::new(error))),
         }
+    }
+
+    /// Commits; again when another shard's transaction was in the way (two that hold a room each and want the other's, say),
+    /// which leaves nothing of this one.
+    async fn commit_in_the_end(&mut self, writes: &[Write]) -> Result<Vec<Result<Committed, CommitError>>, DbError> {
+        for _ in 1..ATTEMPTS {
+            match self.commit_together(writes).await {
+                Err(DbError::Serialization(error)) => tracing::debug!(%error, "another transaction was in the way"),
+                outcome => return outcome,
+            }
+        }
+        self.commit_together(writes).await
     }
 
     async fn commit_together(&mut self, writes: &[Write]) -> Result<Vec<Result<Committed, CommitError>>, DbError> {
@@ -291,4 +306,39 @@ fn place(mut statements: Vec<Stmt>, lease: Lease) -> Vec<Stmt> {
         }
     }
     statements
+}
+
+#[cfg(test)]
+mod tests {
+    use gatehouse_shared::clock::SystemClock;
+
+    use super::*;
+    use crate::storage::testing::{TestDb, postgres};
+
+    #[tokio::test]
+    async fn a_commit_that_another_transaction_was_in_the_way_of_is_made_in_the_end() {
+        let TestDb { db, .. } = postgres().await;
+        db.execute("CREATE TABLE counts (id BIGINT PRIMARY KEY, count BIGINT NOT NULL)", params![]).await.unwrap();
+        db.execute("INSERT INTO counts VALUES (1, 0), (2, 0)", params![]).await.unwrap();
+        let count = |id: i64| Stmt::new("UPDATE counts SET count = count + 1 WHERE id = $1", params![id]);
+        let stream = Stream::open(db.clone()).await.unwrap();
+        let shutdown = CancellationToken::new();
+        let lane = stream.start(Arc::new(SystemClock), shutdown.clone()).await.unwrap();
+        let _running = shutdown.drop_guard();
+        let mut other = db.begin().await.unwrap();
+        other.run(vec![count(2)]).await.unwrap();
+        let write = Write { guard: None, statements: vec![count(1), count(2)], changes: Vec::new() };
+        let committed = tokio::spawn(lane.submit(write));
+        let waits = "SELECT COUNT(*) FROM pg_locks JOIN pg_stat_activity USING (pid) \
+                     WHERE NOT granted AND datname = current_database()";
+        while db.query_one(waits, params![]).await.unwrap().get::<i64>(0).unwrap() == 0 {
+            tokio::task::yield_now().await;
+        }
+        // Each now waits for the other. PostgreSQL ends the one that has waited longer, which is the lane's.
+        other.run(vec![count(1)]).await.unwrap();
+        other.commit().await.unwrap();
+        committed.await.unwrap().unwrap();
+        let counts = db.query("SELECT count FROM counts", params![]).await.unwrap();
+        assert!(counts.len() == 2 && counts.iter().all(|row| row.get::<i64>(0).unwrap() == 2), "each counted twice");
+    }
 }

@@ -18,75 +18,38 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt, ReadBuf
 use tokio::net::TcpStream;
 use tokio::time::{Sleep, sleep_until};
 
-use super::gathered::Gathered;
+use super::gathered::{Gathered, Unsent};
 use crate::header_deadline::HeaderDeadline;
-
-/// What a TLS connection begins with: the type of a record that holds a handshake (RFC 8446, section 5.1).
-const TLS_HANDSHAKE: u8 = 22;
 
 /// A TCP connection as Pingora wants it, whose own stream cannot be buffered from outside.
 pub(crate) struct ClientSocket {
     tcp: Gathered,
-    handshake: Handshake,
-    /// Whether anything was written to the client yet.
-    has_spoken: bool,
     client: SocketAddr,
     accepted: SystemTime,
 }
 
-/// How far the handshake is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Handshake {
-    /// Nothing was heard of the client.
-    Expected,
-    /// What is written leaves when there is nothing to read.
-    Begun,
-    Over,
-    /// The client speaks something else.
-    Garbage,
-}
-
 impl ClientSocket {
-    /// `client` is the address that the proxy will see; `shakes_hands` says that the connection begins with TLS.
-    pub(crate) fn new(tcp: TcpStream, client: SocketAddr, accepted: SystemTime, shakes_hands: bool) -> Self {
-        Self {
-            tcp: Gathered::new(tcp),
-            handshake: if shakes_hands { Handshake::Expected } else { Handshake::Over },
-            has_spoken: false,
-            client,
-            accepted,
-        }
+    /// `client` is the address that the proxy will see.
+    pub(crate) fn new(tcp: TcpStream, client: SocketAddr, accepted: SystemTime) -> Self {
+        Self { tcp: Gathered::new(tcp), client, accepted }
     }
 
-    /// From now on what is flushed leaves at once.
-    pub(super) fn end_handshake(&mut self, speaks_http2: bool) {
-        self.handshake = Handshake::Over;
+    /// Hands are shaken, and what is gathered may have to wait for the first answer.
+    pub(super) fn expect_http(&mut self, is_http2: bool) {
         self.tcp.settle();
-        if speaks_http2 {
+        if is_http2 {
             self.tcp.expect_frames();
         }
     }
 
-    /// Whether the client began with something else than a handshake.
-    pub(super) fn heard_garbage(&self) -> bool {
-        self.handshake == Handshake::Garbage
+    /// Where TLS puts what it has to say, once there is [room](Self::poll_room).
+    pub(super) fn unsent(&mut self) -> &mut Unsent {
+        self.tcp.unsent()
     }
 
-    fn poll_read_handshake(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let before = buf.filled().len();
-        if let Poll::Ready(read) = Pin::new(&mut self.tcp).poll_read(cx, buf) {
-            match buf.filled().get(before) {
-                Some(&TLS_HANDSHAKE) if self.handshake == Handshake::Expected => self.handshake = Handshake::Begun,
-                Some(_) if self.handshake == Handshake::Expected => {
-                    self.handshake = Handshake::Garbage;
-                    return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
-                }
-                _ => {}
-            }
-            return Poll::Ready(read);
-        }
-        ready!(Pin::new(&mut self.tcp).poll_flush(cx))?;
-        Poll::Pending
+    /// Sends until no more is gathered than may be.
+    pub(super) fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.tcp.poll_room(cx)
     }
 }
 
@@ -98,31 +61,17 @@ impl fmt::Debug for ClientSocket {
 
 impl AsyncRead for ClientSocket {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        match self.handshake {
-            Handshake::Over => Pin::new(&mut self.tcp).poll_read(cx, buf),
-            _ => self.poll_read_handshake(cx, buf),
-        }
+        Pin::new(&mut self.tcp).poll_read(cx, buf)
     }
 }
 
-/// The alert with which rustls answers when no certificate fits: a record of TLS 1.2 with two bytes, fatal and
-/// `access_denied`. Nothing else is ever the first thing that is written.
-const NO_CERTIFICATE: [u8; 7] = [21, 3, 3, 0, 2, 2, 49];
-/// The one that says what is wrong: `unrecognized_name` (RFC 6066, section 3). rustls has no way of being told so.
-const UNRECOGNIZED_NAME: [u8; 7] = [21, 3, 3, 0, 2, 2, 112];
-
 impl AsyncWrite for ClientSocket {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        let buf = if !self.has_spoken && buf == NO_CERTIFICATE { &UNRECOGNIZED_NAME } else { buf };
-        self.has_spoken = true;
         Pin::new(&mut self.tcp).poll_write(cx, buf)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.handshake {
-            Handshake::Begun => Poll::Ready(Ok(())),
-            _ => Pin::new(&mut self.tcp).poll_flush(cx),
-        }
+        Pin::new(&mut self.tcp).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -134,10 +83,6 @@ impl AsyncWrite for ClientSocket {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        if let [only] = bufs {
-            return self.poll_write(cx, only);
-        }
-        self.has_spoken = true;
         Pin::new(&mut self.tcp).poll_write_vectored(cx, bufs)
     }
 

@@ -1,10 +1,12 @@
 //! TLS with one client, as Pingora wants to see it. Its own TLS stream hides rustls, and keeps room for three of them.
 
+use std::cell::RefCell;
 use std::fmt;
+use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use async_trait::async_trait;
 use pingora_core::protocols::raw_connect::ProxyDigest;
@@ -12,82 +14,125 @@ use pingora_core::protocols::{
     ALPN, GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl, TimingDigest, UniqueID,
     UniqueIDType,
 };
-use rustls::ProtocolVersion;
+use rustls::{ProtocolVersion, ServerConfig};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
-use tokio_rustls::TlsAcceptor;
-use tokio_rustls::server::TlsStream;
 
 use super::client_io::ClientSocket;
+use super::tls_session::{Broken, Session};
 
 /// The name of HTTP/2 over TLS (RFC 9113, section 3.2).
 const HTTP2: &[u8] = b"h2";
+/// So much is received at once: nearly two records of the largest size.
+const RECEIVED_BYTES: usize = 32 * 1024;
+
+thread_local! {
+    /// Where this worker receives and decrypts, so that a connection needs no memory for it.
+    static RECEIVED: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
 
 /// A connection on which hands were shaken.
-pub(crate) struct ClientTls(TlsStream<ClientSocket>);
+pub(crate) struct ClientTls {
+    socket: ClientSocket,
+    /// In a place of its own, because a connection is moved more than once.
+    session: Box<Session>,
+}
 
-/// Why there is no connection.
+/// Why there is no connection, or nothing more comes from it.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum HandshakeError {
-    /// What came is something else than TLS.
-    #[error("this is no TLS")]
-    Garbage,
-    /// The handshake failed.
+pub(crate) enum TlsError {
     #[error(transparent)]
-    Failed(io::Error),
+    Session(#[from] Broken),
+    #[error(transparent)]
+    Connection(#[from] io::Error),
+}
+
+impl From<TlsError> for io::Error {
+    fn from(error: TlsError) -> Self {
+        match error {
+            TlsError::Session(broken) => broken.into(),
+            TlsError::Connection(error) => error,
+        }
+    }
+}
+
+impl From<Broken> for io::Error {
+    fn from(broken: Broken) -> Self {
+        Self::new(io::ErrorKind::InvalidData, broken)
+    }
 }
 
 impl ClientTls {
     /// Shakes hands.
-    pub(super) async fn accept(acceptor: &TlsAcceptor, socket: ClientSocket) -> Result<Self, HandshakeError> {
-        let mut tls = match acceptor.accept(socket).into_fallible().await {
-            Ok(tls) => tls,
-            Err((_, socket)) if socket.heard_garbage() => return Err(HandshakeError::Garbage),
-            Err((error, _)) => return Err(HandshakeError::Failed(error)),
-        };
-        let (socket, session) = tls.get_mut();
-        socket.end_handshake(session.alpn_protocol() == Some(HTTP2));
+    pub(super) async fn accept(config: Arc<ServerConfig>, socket: ClientSocket) -> Result<Self, TlsError> {
+        let mut tls = Self { socket, session: Box::new(Session::new(config).map_err(Broken::from)?) };
+        while tls.session.is_handshaking() {
+            poll_fn(|cx| tls.poll_receive(cx, &mut ReadBuf::new(&mut []))).await?;
+        }
         // What is left of the handshake in TLS 1.3 are tickets, which a client needs for its next connection: when its first
         // request is there already, they leave with the answer.
-        let is_asked = session.process_new_packets().is_ok_and(|state| state.plaintext_bytes_to_read() > 0);
-        if !is_asked || session.protocol_version() != Some(ProtocolVersion::TLSv1_3) {
-            tls.flush().await.map_err(HandshakeError::Failed)?;
+        if !tls.session.has_plain() || tls.session.version() != Some(ProtocolVersion::TLSv1_3) {
+            tls.flush().await?;
         }
-        Ok(Self(tls))
+        let speaks_http2 = tls.protocol() == Some(HTTP2);
+        tls.socket.expect_http(speaks_http2);
+        Ok(tls)
     }
 
     /// What was agreed on to speak.
     pub(super) fn protocol(&self) -> Option<&[u8]> {
-        self.0.get_ref().1.alpn_protocol()
+        self.session.protocol()
     }
 
-    fn socket(&self) -> &ClientSocket {
-        self.0.get_ref().0
+    /// Receives what is there and decrypts it into `buf`; what does not fit waits in the session. While hands are shaken, what
+    /// there is to say leaves when there is nothing to receive.
+    fn poll_receive(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<Result<(), TlsError>> {
+        let Self { socket, session } = self;
+        RECEIVED.with_borrow_mut(|space| {
+            let kept = session.kept().len();
+            if space.len() < kept + RECEIVED_BYTES {
+                space.resize(kept + RECEIVED_BYTES, 0);
+            }
+            let (before, room) = space.split_at_mut(kept);
+            before.copy_from_slice(session.kept());
+            let mut read = ReadBuf::new(room);
+            if Pin::new(&mut *socket).poll_read(cx, &mut read)?.is_pending() {
+                if session.is_handshaking() {
+                    ready!(Pin::new(socket).poll_flush(cx))?;
+                }
+                return Poll::Pending;
+            }
+            let received = kept + read.filled().len();
+            if received == kept {
+                return Poll::Ready(Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()));
+            }
+            session.receive(&mut space[..received], buf, socket.unsent())?;
+            Poll::Ready(Ok(()))
+        })
     }
 }
 
 impl fmt::Debug for ClientTls {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("ClientTls").field(self.socket()).finish()
+        f.debug_tuple("ClientTls").field(&self.socket).finish()
     }
 }
 
 impl AsyncRead for ClientTls {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_read(cx, buf)
+        let before = buf.filled().len();
+        loop {
+            self.session.take_plain(buf);
+            if buf.filled().len() > before || buf.remaining() == 0 || self.session.has_client_closed() {
+                return Poll::Ready(Ok(()));
+            }
+            ready!(self.poll_receive(cx, buf))?;
+        }
     }
 }
 
 impl AsyncWrite for ClientTls {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write(cx, buf)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_shutdown(cx)
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        self.poll_write_vectored(cx, &[IoSlice::new(buf)])
     }
 
     fn poll_write_vectored(
@@ -95,11 +140,26 @@ impl AsyncWrite for ClientTls {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write_vectored(cx, bufs)
+        let Self { socket, session } = &mut *self;
+        ready!(socket.poll_room(cx))?;
+        let written = session.encrypt(bufs, socket.unsent())?;
+        // What is large leaves at once. If it does not, the next write waits for it.
+        let _ = socket.poll_room(cx)?;
+        Poll::Ready(Ok(written))
     }
 
     fn is_write_vectored(&self) -> bool {
         true
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.socket).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let Self { socket, session } = &mut *self;
+        session.close(socket.unsent())?;
+        Pin::new(socket).poll_shutdown(cx)
     }
 }
 
@@ -107,13 +167,13 @@ impl AsyncWrite for ClientTls {
 impl Shutdown for ClientTls {
     async fn shutdown(&mut self) {
         // The client may be gone already; there is nobody to tell.
-        let _ = AsyncWriteExt::shutdown(&mut self.0).await;
+        let _ = AsyncWriteExt::shutdown(self).await;
     }
 }
 
 impl UniqueID for ClientTls {
     fn id(&self) -> UniqueIDType {
-        self.socket().id()
+        self.socket.id()
     }
 }
 
@@ -131,7 +191,7 @@ impl Peek for ClientTls {}
 
 impl GetTimingDigest for ClientTls {
     fn get_timing_digest(&self) -> Vec<Option<TimingDigest>> {
-        self.socket().get_timing_digest()
+        self.socket.get_timing_digest()
     }
 }
 
@@ -143,10 +203,88 @@ impl GetProxyDigest for ClientTls {
 
 impl GetSocketDigest for ClientTls {
     fn get_socket_digest(&self) -> Option<Arc<SocketDigest>> {
-        self.socket().get_socket_digest()
+        self.socket.get_socket_digest()
     }
 
     fn set_socket_digest(&mut self, digest: SocketDigest) {
-        self.0.get_mut().0.set_socket_digest(digest);
+        self.socket.set_socket_digest(digest);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+    use std::time::SystemTime;
+
+    use tokio::io::AsyncReadExt as _;
+    use tokio::net::{TcpListener, TcpStream};
+    use tokio_rustls::TlsConnector;
+    use tokio_rustls::client::TlsStream;
+
+    use super::*;
+    use crate::listener::test_server::Server;
+    use crate::listener::tickets::Tickets;
+
+    async fn pair(version: &'static rustls::SupportedProtocolVersion) -> (TlsStream<TcpStream>, ClientTls) {
+        let server = Server::new(Arc::new(Tickets::new().unwrap()));
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let client = async {
+            let tcp = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+            let connector = TlsConnector::from(Arc::new(server.client(version)));
+            connector.connect("localhost".try_into().unwrap(), tcp).await.unwrap()
+        };
+        let edge = async {
+            let (tcp, address) = listener.accept().await.unwrap();
+            let socket = ClientSocket::new(tcp, address, SystemTime::UNIX_EPOCH);
+            ClientTls::accept(server.config.clone(), socket).await.unwrap()
+        };
+        tokio::join!(client, edge)
+    }
+
+    #[tokio::test]
+    async fn what_is_written_is_read_at_the_other_end_in_both_directions() {
+        for version in rustls::ALL_VERSIONS {
+            let (mut client, mut edge) = pair(version).await;
+            let bytes: Vec<u8> = (0..3_000_000_u32).map(|number| (number / 7) as u8).collect();
+            let (mut up, mut down) = (Vec::new(), Vec::new());
+            let at_client = async {
+                client.write_all(&bytes).await.unwrap();
+                client.shutdown().await.unwrap();
+                client.read_to_end(&mut down).await.unwrap();
+            };
+            let at_edge = async {
+                edge.read_to_end(&mut up).await.unwrap();
+                for part in bytes.chunks(70_001) {
+                    let (head, rest) = part.split_at(part.len() / 9);
+                    edge.write_all_buf(&mut bytes::Buf::chain(head, rest)).await.unwrap();
+                }
+                AsyncWriteExt::shutdown(&mut edge).await.unwrap();
+            };
+            tokio::join!(at_client, at_edge);
+            assert!(up == bytes && down == bytes);
+        }
+    }
+
+    #[tokio::test]
+    async fn an_end_without_a_goodbye_is_an_error() {
+        for version in rustls::ALL_VERSIONS {
+            let (mut client, mut edge) = pair(version).await;
+            client.get_mut().0.shutdown().await.unwrap();
+            let read = edge.read_u8().await;
+            assert_eq!(read.unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_session_that_breaks_says_so() {
+        for version in rustls::ALL_VERSIONS {
+            let (mut client, mut edge) = pair(version).await;
+            client.get_mut().0.write_all(&[23, 3, 3, 0, 40, 1, 2, 3]).await.unwrap();
+            client.get_mut().0.write_all(&[4; 37]).await.unwrap();
+            assert_eq!(edge.read_u8().await.unwrap_err().kind(), io::ErrorKind::InvalidData);
+            drop(edge);
+            let read = client.read_u8().await.unwrap_err();
+            assert!(read.to_string().contains("BadRecordMac"), "{read}");
+        }
     }
 }

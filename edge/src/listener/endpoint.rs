@@ -9,18 +9,19 @@ use std::time::Duration;
 use gatehouse_shared::clock::Clock;
 use gatehouse_shared::net::client_ip::canonical;
 use pingora_core::protocols::{ALPN, IO, Stream};
+use rustls::ServerConfig;
 use socket2::SockRef;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{Semaphore, watch};
-use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
 use super::application::Application;
 use super::client_io::{ClientIo, ClientSocket};
-use super::client_tls::{ClientTls, HandshakeError};
+use super::client_tls::{ClientTls, TlsError};
 use super::proxy_protocol::{self, Announced};
+use super::tls_session::Broken;
 use super::{http1, http2, tls};
 use crate::admission::connection_limit::Counted;
 use crate::admission::prefix_map::PrefixMap;
@@ -110,7 +111,7 @@ pub(crate) struct Ends {
 /// One listening address and what serves it.
 pub(crate) struct Endpoint<A> {
     pub(crate) app: Arc<A>,
-    pub(crate) tls: Option<TlsAcceptor>,
+    pub(crate) tls: Option<Arc<ServerConfig>>,
     pub(crate) metrics: Connections,
     pub(crate) shared: Shared,
 }
@@ -220,30 +221,30 @@ impl<A: Application> Endpoint<A> {
     }
 
     async fn shake_hands(&self, tcp: TcpStream, client: SocketAddr) {
-        let socket = ClientSocket::new(tcp, client, self.shared.clock.now(), self.tls.is_some());
-        let Some(acceptor) = &self.tls else {
+        let socket = ClientSocket::new(tcp, client, self.shared.clock.now());
+        let Some(config) = &self.tls else {
             let connection = self.watch(socket);
             return self.speak_http(connection, client.ip()).await;
         };
         // In a place of its own, which is given back once the hands are shaken: connections live much longer.
-        let handshake = Box::pin(ClientTls::accept(acceptor, socket));
+        let handshake = Box::pin(ClientTls::accept(config.clone(), socket));
         let connection = match tokio::time::timeout(self.shared.handshake_within, handshake).await {
             // The handshake was the answer to an authority's challenge.
             Ok(Ok(tls)) if tls::is_challenge(&tls) => return,
             Ok(Ok(tls)) => self.watch(tls),
             Ok(Err(error)) => return self.note_failure(client.ip(), &error),
-            Err(_) => return self.note_failure(client.ip(), &HandshakeError::Failed(io::ErrorKind::TimedOut.into())),
+            Err(_) => return self.note_failure(client.ip(), &io::Error::from(io::ErrorKind::TimedOut).into()),
         };
         self.speak_http(connection, client.ip()).await;
     }
 
     /// Scanners fail handshakes all day: counted, and told only to who asks for it. A client that does not like our
     /// certificate is no offender.
-    fn note_failure(&self, client: IpAddr, error: &HandshakeError) {
+    fn note_failure(&self, client: IpAddr, error: &TlsError) {
         self.metrics.failed_handshakes.inc();
         match error {
-            HandshakeError::Garbage => self.shared.bans.found(Feed::TlsGarbage, client),
-            HandshakeError::Failed(error) => debug!(%client, %error, "TLS handshake failed"),
+            TlsError::Session(Broken::Garbage) => self.shared.bans.found(Feed::TlsGarbage, client),
+            error => debug!(%client, %error, "TLS handshake failed"),
         }
     }
 

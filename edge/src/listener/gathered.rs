@@ -9,31 +9,89 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
-/// So much is gathered: what is larger has been put together by whoever wrote it. The buffer grows as it fills, and is only
-/// there while something is in it, so that an idle connection does not pay for it.
+/// So much is gathered: what is larger has been put together by whoever wrote it.
 const GATHERED_BYTES: usize = 4 * 1024;
 /// So much where each piece is written by itself: two frames of HTTP/2 of the largest usual size.
 const GATHERED_FRAMES: usize = 40 * 1024;
 /// So many pieces leave at once.
 const MOST_PIECES: usize = 16;
+/// A buffer that is larger is not kept for the next answer.
+const LARGEST_SPARE: usize = 128 * 1024;
 
 thread_local! {
     /// The buffer that was emptied last on this worker, so that the next answer needs no memory of its own.
     static SPARE: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
 }
 
+/// What is to be sent. It grows as it fills, and is only there while something is in it, so that an idle connection does not
+/// pay for it.
+#[derive(Default)]
+pub(super) struct Unsent {
+    /// All of it can be written to; `start..end` is what is to be sent.
+    buffer: Vec<u8>,
+    start: usize,
+    end: usize,
+}
+
+impl Unsent {
+    /// Room for so many bytes behind what is there. [`Self::add`] says how many of them were filled.
+    pub(super) fn room(&mut self, bytes: usize) -> &mut [u8] {
+        if self.buffer.is_empty() {
+            self.buffer = SPARE.take();
+        }
+        let end = self.end + bytes;
+        if self.buffer.len() < end {
+            self.buffer.resize(end, 0);
+        }
+        &mut self.buffer[self.end..end]
+    }
+
+    /// So many bytes of the room are filled.
+    pub(super) fn add(&mut self, bytes: usize) {
+        self.end = (self.end + bytes).min(self.buffer.len());
+    }
+
+    fn put(&mut self, bytes: &[u8]) {
+        self.room(bytes.len()).copy_from_slice(bytes);
+        self.add(bytes.len());
+    }
+
+    /// What is there.
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.buffer[self.start..self.end]
+    }
+
+    /// So many bytes are sent.
+    pub(super) fn advance(&mut self, bytes: usize) {
+        self.start = (self.start + bytes).min(self.end);
+        if self.start == self.end {
+            let emptied = std::mem::take(self).buffer;
+            if emptied.len() <= LARGEST_SPARE {
+                SPARE.set(emptied);
+            }
+        }
+    }
+
+    /// Takes no more memory than what is there.
+    fn settle(&mut self) {
+        if !self.buffer.is_empty() {
+            let rest = self.bytes().to_vec();
+            self.advance(rest.len());
+            (self.end, self.buffer) = (rest.len(), rest);
+        }
+    }
+}
+
 /// The connection, and what it has not sent yet.
 pub(crate) struct Gathered {
     tcp: TcpStream,
     most: usize,
-    unsent: Vec<u8>,
-    /// How much of `unsent` is sent.
-    sent: usize,
+    unsent: Unsent,
 }
 
 impl Gathered {
     pub(crate) fn new(tcp: TcpStream) -> Self {
-        Self { tcp, most: GATHERED_BYTES, unsent: Vec::new(), sent: 0 }
+        Self { tcp, most: GATHERED_BYTES, unsent: Unsent::default() }
     }
 
     /// The connection's number in this process.
@@ -42,25 +100,38 @@ impl Gathered {
     }
 
     /// From now on frames are written.
-    pub(crate) fn expect_frames(&mut self) {
+    pub(super) fn expect_frames(&mut self) {
         self.most = GATHERED_FRAMES;
     }
 
     /// What is gathered may have to wait, and is not to hold more memory than it takes.
-    pub(crate) fn settle(&mut self) {
-        self.unsent.shrink_to_fit();
+    pub(super) fn settle(&mut self) {
+        self.unsent.settle();
+    }
+
+    /// Where what is to be sent is put, once there is [room](Self::poll_room).
+    pub(super) fn unsent(&mut self) -> &mut Unsent {
+        &mut self.unsent
+    }
+
+    /// Sends until no more is gathered than may be.
+    pub(super) fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while self.unsent.bytes().len() >= self.most {
+            ready!(self.poll_send_with(&[], cx))?;
+        }
+        Poll::Ready(Ok(()))
     }
 
     /// Sends what is left as far as the system takes it at once. What does not leave stays unsaid.
     pub(crate) fn send_what_fits(&mut self) {
-        if let Some(rest) = self.unsent.get(self.sent..).filter(|rest| !rest.is_empty()) {
+        if !self.unsent.bytes().is_empty() {
             // The other side sees the end of the connection anyway.
-            let _ = self.tcp.try_write(rest);
+            let _ = self.tcp.try_write(self.unsent.bytes());
         }
     }
 
     fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while self.sent < self.unsent.len() {
+        while !self.unsent.bytes().is_empty() {
             ready!(self.poll_send_with(&[], cx))?;
         }
         Poll::Ready(Ok(()))
@@ -68,7 +139,7 @@ impl Gathered {
 
     /// Sends some of what was gathered and of `more` behind it; returns how much of `more` is sent.
     fn poll_send_with(&mut self, more: &[IoSlice<'_>], cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        let gathered = self.unsent.get(self.sent..).unwrap_or_default();
+        let gathered = self.unsent.bytes();
         let mut pieces = [IoSlice::new(&[]); MOST_PIECES];
         let ahead = usize::from(!gathered.is_empty());
         pieces[0] = IoSlice::new(gathered);
@@ -81,25 +152,11 @@ impl Gathered {
         if written == 0 {
             return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
         }
-        let gathered = gathered.len();
-        if written < gathered {
-            self.sent += written;
-            return Poll::Ready(Ok(0));
+        let of_gathered = written.min(gathered.len());
+        if of_gathered > 0 {
+            self.unsent.advance(of_gathered);
         }
-        if gathered > 0 {
-            let mut emptied = std::mem::take(&mut self.unsent);
-            emptied.clear();
-            SPARE.set(emptied);
-            self.sent = 0;
-        }
-        Poll::Ready(Ok(written - gathered))
-    }
-
-    fn gather(&mut self, buf: &[u8]) {
-        if self.unsent.capacity() == 0 {
-            self.unsent = SPARE.take();
-        }
-        self.unsent.extend_from_slice(buf);
+        Poll::Ready(Ok(written - of_gathered))
     }
 }
 
@@ -120,14 +177,14 @@ impl AsyncWrite for Gathered {
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let bytes: usize = bufs.iter().map(|buf| buf.len()).sum();
-        while self.unsent.len() + bytes > self.most {
+        while self.unsent.bytes().len() + bytes > self.most {
             let sent = ready!(self.poll_send_with(bufs, cx))?;
             if sent > 0 {
                 return Poll::Ready(Ok(sent));
             }
         }
         for buf in bufs {
-            self.gather(buf);
+            self.unsent.put(buf);
         }
         Poll::Ready(Ok(bytes))
     }
@@ -184,7 +241,7 @@ mod tests {
             let (_, read) = tokio::join!(writes, client.read_to_end(&mut arrived));
             read.unwrap();
             assert!(arrived == expected);
-            assert_eq!(edge.unsent.capacity(), 0, "nothing is kept once it is sent");
+            assert!(edge.unsent.buffer.is_empty(), "nothing is kept once it is sent");
         }
     }
 
@@ -192,14 +249,14 @@ mod tests {
     async fn what_is_small_waits_for_the_flush() {
         let (mut client, mut edge) = pair().await;
         edge.write_all(&[1; 1_000]).await.unwrap();
-        assert_eq!(edge.unsent.len(), 1_000);
+        assert_eq!(edge.unsent.bytes().len(), 1_000);
         edge.write_all(&[2; 8_000]).await.unwrap();
-        assert!(edge.unsent.is_empty(), "both left together");
+        assert!(edge.unsent.bytes().is_empty(), "both left together");
         edge.expect_frames();
         for frame in [[3; 16_393], [4; 16_393]] {
             edge.write_all(&frame).await.unwrap();
         }
-        assert_eq!(edge.unsent.len(), 2 * 16_393);
+        assert_eq!(edge.unsent.bytes().len(), 2 * 16_393);
         edge.flush().await.unwrap();
         let mut arrived = vec![0; 9_000 + 2 * 16_393];
         client.read_exact(&mut arrived).await.unwrap();

@@ -14,5 +14,8 @@ mod http2;
 mod pingora_session;
 pub(crate) mod pipe;
 pub mod proxy_protocol;
+#[cfg(test)]
+mod test_server;
 pub(crate) mod tickets;
 pub(crate) mod tls;
+mod tls_session;

@@ -72,71 +72,41 @@ impl ProducesTickets for Tickets {
 
 #[cfg(test)]
 mod tests {
-    use gatehouse_shared::clock::SystemClock;
-    use rustls::{
-        ClientConfig, ClientConnection, HandshakeKind, RootCertStore, ServerConfig, ServerConnection,
-        SupportedProtocolVersion,
-    };
-    use rustls_pki_types::CertificateDer;
-    use rustls_pki_types::pem::PemObject;
+    use rustls::{ClientConfig, ClientConnection, HandshakeKind, ServerConnection, SupportedProtocolVersion};
 
     use super::*;
-    use crate::config::UnknownNames;
-    use crate::listener::certificates::{Certificate, Certificates};
-    use crate::listener::{development_ca, tls};
+    use crate::listener::test_server::Server;
 
     const HOUR: Duration = Duration::from_secs(3_600);
 
-    /// A server as the edge's listeners are, and clients that trust it.
-    struct Server {
-        config: Arc<ServerConfig>,
-        roots: Arc<RootCertStore>,
+    /// A client that has been here now, and has its tickets.
+    fn visitor(server: &Server, version: &'static SupportedProtocolVersion) -> Arc<ClientConfig> {
+        let client = Arc::new(server.client(version));
+        assert!(!resumes(server, &client));
+        client
     }
 
-    impl Server {
-        fn new(tickets: Arc<Tickets>) -> Self {
-            // As the program does; another test may have been first.
-            let _ = aws_lc_rs::default_provider().install_default();
-            let folder = tempfile::tempdir().unwrap();
-            let made = development_ca::prepare(folder.path(), &[], &SystemClock).unwrap();
-            let certificates = Arc::new(Certificates::default());
-            certificates.replace(&[Certificate::load(&made.leaf).unwrap()], UnknownNames::Refuse);
-            let mut roots = RootCertStore::empty();
-            roots.add(CertificateDer::from_pem_file(&made.ca).unwrap()).unwrap();
-            Self { config: tls::server_config(certificates, tickets), roots: Arc::new(roots) }
-        }
-
-        /// A client that has been here now, and has its tickets.
-        fn visitor(&self, version: &'static SupportedProtocolVersion) -> Arc<ClientConfig> {
-            let provider = Arc::new(aws_lc_rs::default_provider());
-            let client = ClientConfig::builder_with_provider(provider).with_protocol_versions(&[version]).unwrap();
-            let client = Arc::new(client.with_root_certificates(self.roots.clone()).with_no_client_auth());
-            assert!(!self.resumes(&client));
-            client
-        }
-
-        /// Shakes hands with a client; whether that resumed a session.
-        fn resumes(&self, client: &Arc<ClientConfig>) -> bool {
-            let mut client = ClientConnection::new(client.clone(), "localhost".try_into().unwrap()).unwrap();
-            let mut server = ServerConnection::new(self.config.clone()).unwrap();
-            while client.wants_write() || server.wants_write() {
-                let mut sent = Vec::new();
-                client.write_tls(&mut sent).unwrap();
-                server.read_tls(&mut sent.as_slice()).unwrap();
-                server.process_new_packets().unwrap();
-                let mut answered = Vec::new();
-                while server.wants_write() {
-                    server.write_tls(&mut answered).unwrap();
-                }
-                let mut answered = answered.as_slice();
-                while !answered.is_empty() {
-                    client.read_tls(&mut answered).unwrap();
-                    client.process_new_packets().unwrap();
-                }
+    /// Shakes hands with a client; whether that resumed a session.
+    fn resumes(server: &Server, client: &Arc<ClientConfig>) -> bool {
+        let mut client = ClientConnection::new(client.clone(), "localhost".try_into().unwrap()).unwrap();
+        let mut server = ServerConnection::new(server.config.clone()).unwrap();
+        while client.wants_write() || server.wants_write() {
+            let mut sent = Vec::new();
+            client.write_tls(&mut sent).unwrap();
+            server.read_tls(&mut sent.as_slice()).unwrap();
+            server.process_new_packets().unwrap();
+            let mut answered = Vec::new();
+            while server.wants_write() {
+                server.write_tls(&mut answered).unwrap();
             }
-            assert!(!client.is_handshaking() && !server.is_handshaking());
-            server.handshake_kind() == Some(HandshakeKind::Resumed)
+            let mut answered = answered.as_slice();
+            while !answered.is_empty() {
+                client.read_tls(&mut answered).unwrap();
+                client.process_new_packets().unwrap();
+            }
         }
+        assert!(!client.is_handshaking() && !server.is_handshaking());
+        server.handshake_kind() == Some(HandshakeKind::Resumed)
     }
 
     #[tokio::test(start_paused = true)]
@@ -148,20 +118,20 @@ mod tests {
             let changing = tokio::spawn(tickets.change_keys(stop.clone()));
             let after = |hours: f32| tokio::time::sleep_until(began + HOUR.mul_f32(hours));
             // Each comes back once.
-            let [soon, late, too_late] = [(); 3].map(|()| server.visitor(version));
+            let [soon, late, too_late] = [(); 3].map(|()| visitor(&server, version));
             after(5.9).await;
-            assert!(server.resumes(&soon));
+            assert!(resumes(&server, &soon));
             let second_key = {
                 after(6.1).await;
-                server.visitor(version)
+                visitor(&server, version)
             };
             after(11.9).await;
-            assert!(server.resumes(&late), "with the key before");
+            assert!(resumes(&server, &late), "with the key before");
             // Nobody came in between, and the key is gone all the same.
             after(12.1).await;
-            assert!(!server.resumes(&too_late));
-            assert!(server.resumes(&too_late), "with its new ticket");
-            assert!(server.resumes(&second_key));
+            assert!(!resumes(&server, &too_late));
+            assert!(resumes(&server, &too_late), "with its new ticket");
+            assert!(resumes(&server, &second_key));
             stop.cancel();
             changing.await.unwrap();
         }

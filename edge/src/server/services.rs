@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use gatehouse_shared::contract::ClusterSecret;
 use pingora_core::apps::ServerApp as _;
+use rustls::ServerConfig;
 use tokio::net::TcpListener;
-use tokio_rustls::TlsAcceptor;
 use tokio_util::task::TaskTracker;
 
 use super::StartError;
@@ -39,7 +39,7 @@ pub(super) struct Services {
     for_servers: Arc<Everything>,
     /// For the addresses in the clear.
     redirect: Arc<Plain<RedirectToHttps>>,
-    acceptor: TlsAcceptor,
+    tls: Arc<ServerConfig>,
 }
 
 impl Services {
@@ -62,7 +62,7 @@ impl Services {
             everything: proxy_for(Role::Everything, seed)?,
             for_servers: proxy_for(Role::Federation, seed.wrapping_add(1))?,
             redirect: Arc::new(Plain::new(redirect)),
-            acceptor: tls::server_config(supply.certificates(), tickets).into(),
+            tls: tls::server_config(supply.certificates(), tickets),
         })
     }
 
@@ -77,13 +77,13 @@ impl Services {
     ) {
         let Listeners { https, federation, http, internal, .. } = listeners;
         let endpoint = |name| metrics.listener(name);
-        let tls = Some(&self.acceptor);
+        let tls = Some(&self.tls);
         accept_on(https, &self.everything, tls, endpoint("https"), shared, accepting);
         accept_on(federation, &self.for_servers, tls, endpoint("federation"), shared, accepting);
         accept_on(http, &self.redirect, None, endpoint("http"), shared, accepting);
         for (configured, listener) in internal {
             if let Some(tls) = supply.mutual_tls(configured) {
-                accept_on(vec![listener], &self.everything, Some(&tls.into()), endpoint("internal"), shared, accepting);
+                accept_on(vec![listener], &self.everything, Some(&tls), endpoint("internal"), shared, accepting);
             }
         }
     }
@@ -133,7 +133,7 @@ impl Parts {
 fn accept_on<A: Application>(
     listeners: Vec<TcpListener>,
     app: &Arc<A>,
-    tls: Option<&TlsAcceptor>,
+    tls: Option<&Arc<ServerConfig>>,
     metrics: Connections,
     shared: &Shared,
     accepting: &TaskTracker,

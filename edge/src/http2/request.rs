@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use h2::server::SendResponse;
 use h2::{Reason, RecvStream, SendStream};
-use http::header::{CONTENT_LENGTH, DATE, HOST};
+use http::header::{CONTENT_LENGTH, DATE, EXPECT, HOST};
 use http::{Method, Response, StatusCode, request};
 use pingora_core::protocols::http::date::get_cached_date;
 use pingora_error::{Error, ErrorType, OrErr, Result};
@@ -32,6 +32,8 @@ pub(crate) struct Request {
     /// Whether there is nothing more to read of the body; what may follow it (trailers) nobody reads, and `h2` keeps.
     is_body_over: bool,
     had_body: bool,
+    /// Whether the client waits for a word before it sends the body.
+    awaits_word: bool,
     kept: KeptBody,
     patience: Patience,
     /// For the head of the answer.
@@ -60,8 +62,10 @@ impl Request {
             return None;
         }
         let is_empty = parts.headers.get(CONTENT_LENGTH).is_some_and(|length| length == "0");
+        let expects = parts.headers.get(EXPECT).and_then(|expected| expected.to_str().ok());
         Some(Self {
             client,
+            awaits_word: expects.is_some_and(|expected| expected.eq_ignore_ascii_case("100-continue")),
             head: parts.into(),
             is_body_over: false,
             had_body: !body.is_end_stream() && !is_empty,
@@ -99,8 +103,22 @@ impl Request {
         down(ErrorType::H2Error, "the client gave its request up")
     }
 
+    /// Tells a client that waits for it to send its body (RFC 9110, section 10.1.1).
+    fn give_word(&mut self) -> Result<()> {
+        if !std::mem::take(&mut self.awaits_word) || self.status.is_some() {
+            return Ok(());
+        }
+        let mut word = Response::new(());
+        *word.status_mut() = StatusCode::CONTINUE;
+        self.respond
+            .send_informational(word)
+            .or_err(ErrorType::WriteError, "answering a client")
+            .map_err(Error::into_down)
+    }
+
     /// The next piece of the body; `None` at its end.
     async fn receive(&mut self) -> Result<Option<Bytes>> {
+        self.give_word()?;
         let Some(received) = self.body.data().await else {
             self.is_body_over = true;
             return Ok(None);

@@ -1,5 +1,6 @@
 //! HTTP/2: streams that end before their time, on either side.
 
+use std::future::poll_fn;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -143,6 +144,25 @@ async fn trailers_are_passed_over() {
         .await;
         let read = shard.take();
         assert!(read.iter().any(|request| request.body == b"ab"), "{path} {more:?}: {read:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_waits_for_a_word_gets_one() {
+    let (edge, shard) = edge_before_a_raw_shard().await;
+    for path in ["/_matrix/client/v3/x", "/other/x"] {
+        let stream = tls(edge.https, &edge.ca, "localhost", &[b"h2"]).await;
+        let (mut client, connection) = h2::client::handshake(stream).await.unwrap();
+        let connection = tokio::spawn(connection);
+        let request = http::Request::put(format!("https://localhost{path}")).header("expect", "100-continue");
+        let (mut answer, mut body) = client.send_request(request.body(()).unwrap(), false).unwrap();
+        let word = patiently("the word", poll_fn(|cx| answer.poll_informational(cx))).await.unwrap().unwrap();
+        assert_eq!(word.status(), http::StatusCode::CONTINUE);
+        assert!(shard.take().is_empty(), "{path}");
+        body.send_data(bytes::Bytes::from_static(b"ab"), true).unwrap();
+        assert_eq!(patiently(path, answer).await.unwrap().status(), http::StatusCode::OK);
+        assert!(shard.take().iter().any(|request| request.body == b"ab"), "{path}");
+        connection.abort();
     }
 }
 

@@ -11,6 +11,7 @@ mod fetch;
 mod handshake;
 mod history;
 mod invite;
+mod joined;
 mod query;
 mod receive_pdu;
 mod resident;
@@ -28,11 +29,12 @@ use gatehouse_shared::clock::Clock;
 use parking_lot::Mutex;
 use ruma::{CanonicalJsonObject, OwnedRoomId, OwnedServerName, RoomId, ServerName};
 
+use self::joined::Joined;
 pub use self::{
     error::{HandshakeError, InviteError, QueryError, ReceivePduError, ServeError},
     handshake::{Handshake, RemoteJoin, stripped_text},
     resident::{SentJoin, Template},
-    serve::{EventWithOrigin, EventsWithOrigin},
+    serve::{EventWithOrigin, EventsWithOrigin, StateIds},
     transaction::{MAX_EDUS, MAX_PDUS, PduOutcome, TransactionError},
 };
 use crate::{
@@ -67,11 +69,18 @@ pub struct Federation {
     room_turns: Turns<OwnedRoomId>,
     /// Held while a transaction of the server is taken in, so that one that is sent twice is taken once.
     origin_turns: Turns<OwnedServerName>,
+    /// Who asks for the ids of the same state, by its number, at the same time gets the same answer.
+    state_ids: Joined<i64, Arc<StateIds>>,
 }
 
 impl Federation {
     pub fn new(parts: FederationParts) -> Self {
-        Self { parts: Arc::new(parts), room_turns: Turns::default(), origin_turns: Turns::default() }
+        Self {
+            parts: Arc::new(parts),
+            room_turns: Turns::default(),
+            origin_turns: Turns::default(),
+            state_ids: Joined::default(),
+        }
     }
 
     /// The server that signed a request, which must be exactly as it came over the wire.

@@ -3,7 +3,10 @@
 //! Each question is checked the same way: we are in the room, the asking server is too, and the room's access list
 //! admits it. Events that the server may not see (history visibility) are redacted where the graph needs them.
 
-use std::collections::{BinaryHeap, HashMap, HashSet};
+use std::{
+    collections::{BinaryHeap, HashMap, HashSet},
+    sync::Arc,
+};
 
 use ruma::{EventId, OwnedEventId, OwnedServerName, RoomId, ServerName};
 use serde_json::value::RawValue;
@@ -51,6 +54,13 @@ pub struct EventsWithOrigin {
     pub pdus: Vec<Box<RawValue>>,
 }
 
+/// The ids of a state and of its auth chain, in answer to `GET /state_ids`.
+#[derive(Debug)]
+pub struct StateIds {
+    pub state: Vec<OwnedEventId>,
+    pub auth_chain: Vec<OwnedEventId>,
+}
+
 impl Federation {
     /// One event. Specification: `GET /_matrix/federation/v1/event/{eventId}`.
     ///
@@ -64,7 +74,8 @@ impl Federation {
         Ok(EventWithOrigin { server_name: self.server_name().to_owned(), now_ms: self.now_ms(), pdu: raw(&pdu) })
     }
 
-    /// The ids of the state before an event and of its auth chain.
+    /// The ids of the state before an event and of its auth chain. Who may ask is looked at for each server; the same question
+    /// at the same time is worked on once, because the chain of a large room is tens of thousands of events.
     ///
     /// # Errors
     /// [`ServeError::NotFound`] when we do not know the event or the state before it, and when the server may not ask.
@@ -73,11 +84,15 @@ impl Federation {
         origin: &ServerName,
         room_id: &RoomId,
         event_id: &EventId,
-    ) -> Result<(Vec<OwnedEventId>, Vec<OwnedEventId>), ServeError> {
-        let state = self.state_before(origin, room_id, event_id).await?;
-        let state_ids: Vec<OwnedEventId> = state.iter().map(|(_, _, entry)| entry.event_id.clone()).collect();
-        let chain = self.auth_chain(&state_ids).await?;
-        Ok((state_ids, chain.iter().map(|pdu| pdu.event_id().to_owned()).collect()))
+    ) -> Result<Arc<StateIds>, ServeError> {
+        self.admit(origin, room_id).await?;
+        let state_nid = self.state_nid_before(room_id, event_id).await?;
+        let work = async {
+            let state = ids(&RoomState::load(&self.parts.db, state_nid).await?);
+            let auth_chain = self.auth_chain(&state).await?.iter().map(|pdu| pdu.event_id().to_owned()).collect();
+            Ok(Arc::new(StateIds { state, auth_chain }))
+        };
+        self.state_ids.get(state_nid, work).await
     }
 
     /// The state before an event and its auth chain.
@@ -90,8 +105,9 @@ impl Federation {
         room_id: &RoomId,
         event_id: &EventId,
     ) -> Result<(Vec<Box<RawValue>>, Vec<Box<RawValue>>), ServeError> {
-        let state = self.state_before(origin, room_id, event_id).await?;
-        let state_ids: Vec<OwnedEventId> = state.iter().map(|(_, _, entry)| entry.event_id.clone()).collect();
+        self.admit(origin, room_id).await?;
+        let state_nid = self.state_nid_before(room_id, event_id).await?;
+        let state_ids = ids(&RoomState::load(&self.parts.db, state_nid).await?);
         let chain = self.auth_chain(&state_ids).await?;
         let state = self.read(&state_ids).await?;
         Ok((state.iter().map(raw).collect(), chain.iter().map(raw).collect()))
@@ -170,16 +186,10 @@ impl Federation {
         Ok(())
     }
 
-    async fn state_before(
-        &self,
-        origin: &ServerName,
-        room_id: &RoomId,
-        event_id: &EventId,
-    ) -> Result<RoomState, ServeError> {
-        self.admit(origin, room_id).await?;
+    /// Where the state before an event of the room is stored.
+    async fn state_nid_before(&self, room_id: &RoomId, event_id: &EventId) -> Result<i64, ServeError> {
         let stored = self.parts.rooms.find_event(event_id).await?.ok_or(ServeError::NotFound)?;
-        let state_nid = stored.state_nid.filter(|_| stored.pdu.room_id() == room_id).ok_or(ServeError::NotFound)?;
-        Ok(RoomState::load(&self.parts.db, state_nid).await?)
+        stored.state_nid.filter(|_| stored.pdu.room_id() == room_id).ok_or(ServeError::NotFound)
     }
 
     /// The events and everything below them by `auth_events`.
@@ -329,6 +339,10 @@ impl Ord for ByDepth {
 }
 
 /// The event as it goes over federation.
+fn ids(state: &RoomState) -> Vec<OwnedEventId> {
+    state.iter().map(|(_, _, entry)| entry.event_id.clone()).collect()
+}
+
 pub(super) fn raw(pdu: &Pdu) -> Box<RawValue> {
     RawValue::from_string(pdu.json().to_owned()).expect("an event's text is JSON")
 }

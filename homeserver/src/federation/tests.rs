@@ -384,6 +384,41 @@ async fn a_third_server_hears_all_and_a_gap_is_closed() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_asks_for_the_same_state_gets_the_same_answer_and_strangers_none() {
+    let authority = TestAuthority::new();
+    let (here, there) = tokio::join!(Node::start(&authority), Node::start(&authority));
+    let (alice, bob) = (here.user("alice").await, there.user("bob").await);
+    let room = here.room(&alice, RoomVersion::V12).await;
+    there.membership.join(&bob, &room, std::slice::from_ref(&here.name), None).await.unwrap();
+    here.say(&room, &alice, "hello").await;
+    expect_heard(&there, &room, &alice, &["hello".to_owned()]).await;
+    let sql = "SELECT e.event_id FROM events e JOIN rooms r ON r.room_nid = e.room_nid WHERE r.room_id = $1 \
+               AND e.event_type = 'm.room.message'";
+    let row = here.db.query_one(sql, crate::params![room.as_str()]).await.unwrap();
+    let message = ruma::OwnedEventId::try_from(row.get::<String>(0).unwrap()).unwrap();
+
+    let stranger = ServerName::parse("stranger.example").unwrap();
+    let asks = (0..30).map(|number| {
+        let origin = if number % 3 == 2 { &stranger } else { &there.name };
+        here.federation.state_ids(origin, &room, &message)
+    });
+    let answers = futures_util::future::join_all(asks).await;
+    // The other server knows the same state.
+    let sorted = |ids: &[ruma::OwnedEventId]| ids.iter().cloned().collect::<std::collections::BTreeSet<_>>();
+    let theirs = there.federation.state_ids(&here.name, &room, &message).await.unwrap();
+    assert!(theirs.state.len() > theirs.auth_chain.len() && !theirs.auth_chain.is_empty());
+    for (number, answer) in answers.into_iter().enumerate() {
+        if number % 3 == 2 {
+            assert!(matches!(answer, Err(ServeError::NotInRoom)), "{number}");
+            continue;
+        }
+        let answer = answer.unwrap();
+        assert_eq!(sorted(&answer.state), sorted(&theirs.state));
+        assert_eq!(sorted(&answer.auth_chain), sorted(&theirs.auth_chain));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn history_from_before_the_join_is_fetched_to_the_start() {
     let authority = TestAuthority::new();
     let (here, there) = tokio::join!(Node::start(&authority), Node::start(&authority));

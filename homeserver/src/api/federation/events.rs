@@ -48,8 +48,8 @@ async fn state_ids(
     State(federation): State<Federation>,
     FederationOrigin { origin, request }: FederationOrigin<get_room_state_ids::v1::Request>,
 ) -> Result<Ruma<get_room_state_ids::v1::Response>, ApiError> {
-    let (pdu_ids, auth_chain_ids) = federation.state_ids(&origin, &request.room_id, &request.event_id).await?;
-    Ok(Ruma(get_room_state_ids::v1::Response::new(auth_chain_ids, pdu_ids)))
+    let ids = federation.state_ids(&origin, &request.room_id, &request.event_id).await?;
+    Ok(Ruma(get_room_state_ids::v1::Response::new(ids.auth_chain.clone(), ids.state.clone())))
 }
 
 async fn missing_events(

@@ -35,6 +35,16 @@ struct Step<'w> {
     writes: Vec<usize>,
 }
 
+impl Step<'_> {
+    /// `None` for those that are about no room.
+    fn room_nid(&self) -> Option<i64> {
+        match &self.guard {
+            Joined::Touches(_) => None,
+            Joined::Room(swap) => Some(swap.room_nid),
+        }
+    }
+}
+
 enum Joined<'w> {
     Touches(&'w Stmt),
     Room(Swap),
@@ -62,6 +72,8 @@ impl<'w> Guards<'w> {
             };
             steps.push(Step { guard, writes: vec![index] });
         }
+        // Two shards that step on several rooms take them in the same order, so neither waits for the other forever.
+        steps.sort_by_key(Step::room_nid);
         Self { steps, unguarded: writes.iter().map(|write| write.guard.is_none()).collect() }
     }
 
@@ -82,5 +94,47 @@ impl<'w> Guards<'w> {
             }
         }
         held
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{params, storage::rooms::Members};
+
+    /// A step of a room from one version to the next; without `joins` one that was not built upon the one before.
+    fn step(room_nid: i64, version: i64, joins: bool) -> Write {
+        let swap = Swap {
+            room_nid,
+            expected_version: version,
+            expected_extremities: if joins { vec![version] } else { Vec::new() },
+            new_version: version + 1,
+            extremities: vec![version + 1],
+            state_nid: 0,
+            is_resident: true,
+            members: Members::default(),
+        };
+        Write { guard: Some(Guard::Room(swap)), ..Write::default() }
+    }
+
+    #[test]
+    fn rooms_are_stepped_on_in_their_order_and_each_write_has_its_own_outcome() {
+        let touches = Write { guard: Some(Stmt::new("SELECT 1", params![]).into()), ..Write::default() };
+        let writes = [
+            step(3, 1, false),
+            step(1, 5, false),
+            touches,
+            step(2, 1, false),
+            step(1, 6, true),
+            Write::default(),
+            step(1, 7, false),
+        ];
+        let guards = Guards::of(&writes);
+        let rooms: Vec<_> = guards.steps.iter().map(Step::room_nid).collect();
+        assert_eq!(rooms, [None, Some(1), Some(1), Some(2), Some(3)]);
+        assert_eq!(guards.statements().count(), 5);
+        // The first step of room 1, which is two writes, and the one of room 3.
+        let outcomes = [0, 1, 0, 0, 1].map(|affected| Outcome { affected, rows: Vec::new() });
+        assert_eq!(guards.held(outcomes.into_iter()), [true, true, false, false, true, true, false]);
     }
 }

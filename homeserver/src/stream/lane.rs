@@ -28,7 +28,8 @@ const ATTEMPTS: usize = 5;
 #[derive(Debug, Default)]
 pub struct Write {
     /// What must hold, or nothing of this write happens ([`CommitError::Conflict`]). The guards of all writes in a
-    /// transaction run first, in order of submission.
+    /// transaction run first: those that are about no room in order of submission, then those of rooms in the order of their
+    /// numbers, and for each room in order of submission.
     pub guard: Option<Guard>,
     /// What is written when the guards held. [`Value::Lane`] and [`Value::Seq`] stand for the commit's place.
     pub statements: Vec<Stmt>,

@@ -2,6 +2,7 @@
 
 use std::future::poll_fn;
 use std::net::IpAddr;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -103,6 +104,16 @@ impl Request {
         down(ErrorType::H2Error, "the client gave its request up")
     }
 
+    /// What `h2` has of the body. Only a client whose body is waited for is told to send it, which a stream that is reset is
+    /// not: what is put on it would never leave.
+    fn poll_body(&mut self, context: &mut Context<'_>) -> Poll<Result<Option<Result<Bytes, h2::Error>>>> {
+        let received = self.body.poll_data(context);
+        if received.is_pending() {
+            self.give_word()?;
+        }
+        received.map(Ok)
+    }
+
     /// Tells a client that waits for it to send its body (RFC 9110, section 10.1.1).
     fn give_word(&mut self) -> Result<()> {
         if !std::mem::take(&mut self.awaits_word) || self.status.is_some() {
@@ -118,8 +129,7 @@ impl Request {
 
     /// The next piece of the body; `None` at its end.
     async fn receive(&mut self) -> Result<Option<Bytes>> {
-        self.give_word()?;
-        let Some(received) = self.body.data().await else {
+        let Some(received) = poll_fn(|context| self.poll_body(context)).await? else {
             self.is_body_over = true;
             return Ok(None);
         };

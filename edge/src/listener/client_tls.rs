@@ -87,14 +87,16 @@ impl ClientTls {
     /// there is to say leaves when there is nothing to receive.
     fn poll_receive(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<Result<(), TlsError>> {
         let Self { socket, session } = self;
+        if session.is_broken() {
+            return Poll::Ready(Err(Broken::Ended.into()));
+        }
         RECEIVED.with_borrow_mut(|space| {
             let kept = session.kept().len();
             if space.len() < kept + RECEIVED_BYTES {
                 space.resize(kept + RECEIVED_BYTES, 0);
             }
             let (before, room) = space.split_at_mut(kept);
-            before.copy_from_slice(session.kept());
-            let mut read = ReadBuf::new(room);
+            let mut read = ReadBuf::new(&mut room[..RECEIVED_BYTES]);
             if Pin::new(&mut *socket).poll_read(cx, &mut read)?.is_pending() {
                 if session.is_handshaking() {
                     ready!(Pin::new(socket).poll_flush(cx))?;
@@ -105,6 +107,7 @@ impl ClientTls {
             if received == kept {
                 return Poll::Ready(Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()));
             }
+            before.copy_from_slice(session.kept());
             session.receive(&mut space[..received], buf, socket.unsent())?;
             Poll::Ready(Ok(()))
         })
@@ -125,7 +128,11 @@ impl AsyncRead for ClientTls {
             if buf.filled().len() > before || buf.remaining() == 0 || self.session.has_client_closed() {
                 return Poll::Ready(Ok(()));
             }
-            ready!(self.poll_receive(cx, buf))?;
+            let received = ready!(self.poll_receive(cx, buf));
+            // What came before it failed is read first, and the end is met again.
+            if buf.filled().len() == before && !self.session.has_plain() {
+                received?;
+            }
         }
     }
 }
@@ -158,8 +165,11 @@ impl AsyncWrite for ClientTls {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let Self { socket, session } = &mut *self;
-        session.close(socket.unsent())?;
-        Pin::new(socket).poll_shutdown(cx)
+        match session.close(socket.unsent()) {
+            // One that failed has said so already.
+            Ok(()) | Err(Broken::Ended) => Pin::new(socket).poll_shutdown(cx),
+            Err(error) => Poll::Ready(Err(error.into())),
+        }
     }
 }
 
@@ -279,10 +289,20 @@ mod tests {
     async fn a_session_that_breaks_says_so() {
         for version in rustls::ALL_VERSIONS {
             let (mut client, mut edge) = pair(version).await;
-            client.get_mut().0.write_all(&[23, 3, 3, 0, 40, 1, 2, 3]).await.unwrap();
-            client.get_mut().0.write_all(&[4; 37]).await.unwrap();
-            assert_eq!(edge.read_u8().await.unwrap_err().kind(), io::ErrorKind::InvalidData);
-            drop(edge);
+            let mut sent = Vec::new();
+            let (tcp, session) = client.get_mut();
+            std::io::Write::write_all(&mut session.writer(), b"good").unwrap();
+            session.write_tls(&mut sent).unwrap();
+            sent.extend_from_slice(&[23, 3, 3, 0, 40, 1, 2, 3]);
+            sent.extend_from_slice(&[4; 37]);
+            tcp.write_all(&sent).await.unwrap();
+            let mut good = [0; 4];
+            edge.read_exact(&mut good).await.unwrap();
+            assert_eq!(&good, b"good");
+            for _ in 0..2 {
+                assert_eq!(edge.read_u8().await.unwrap_err().kind(), io::ErrorKind::InvalidData);
+            }
+            AsyncWriteExt::shutdown(&mut edge).await.unwrap();
             let read = client.read_u8().await.unwrap_err();
             assert!(read.to_string().contains("BadRecordMac"), "{read}");
         }

@@ -39,6 +39,11 @@ impl Unsent {
         if self.buffer.is_empty() {
             self.buffer = SPARE.take();
         }
+        if self.start > 0 && self.buffer.len() < self.end + bytes {
+            // What is sent gives its place up, or the buffer would grow with all that is ever written.
+            self.buffer.copy_within(self.start..self.end, 0);
+            (self.start, self.end) = (0, self.end - self.start);
+        }
         let end = self.end + bytes;
         if self.buffer.len() < end {
             self.buffer.resize(end, 0);
@@ -243,6 +248,18 @@ mod tests {
             assert!(arrived == expected);
             assert!(edge.unsent.buffer.is_empty(), "nothing is kept once it is sent");
         }
+    }
+
+    #[test]
+    fn what_is_sent_takes_no_room() {
+        let mut unsent = Unsent::default();
+        unsent.put(&[0]);
+        for round in 1..=100 {
+            unsent.put(&[round; 10_000]);
+            unsent.advance(10_000);
+            assert_eq!(unsent.bytes(), [round]);
+        }
+        assert!(unsent.buffer.len() < 30_000, "{}", unsent.buffer.len());
     }
 
     #[tokio::test]

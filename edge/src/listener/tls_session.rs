@@ -24,8 +24,10 @@ const RECORD_OVERHEAD: usize = 5 + 256;
 const JOINED_BYTES: usize = 4 * 1024;
 /// About so much is encrypted at once. What is left is for the next call: it need not be in memory twice.
 const MOST_AT_ONCE: usize = 2 * RECORD_BYTES;
-/// So much of a message in several records is kept until the rest comes.
-const MOST_KEPT: usize = 64 * 1024;
+/// The most that a record takes before it is decrypted (RFC 5246, section 6.2.3, which allows more than RFC 8446).
+const MOST_RECEIVED: usize = 5 + RECORD_BYTES + 2048;
+/// So much of a handshake's message in several records is kept until the rest comes.
+const MOST_HANDSHAKE: usize = 64 * 1024;
 
 /// The alert with which rustls answers when no certificate fits: a record of TLS 1.2 with two bytes, fatal and
 /// `access_denied`. Nothing else is ever the first thing that is written.
@@ -46,7 +48,7 @@ pub(crate) enum Broken {
     Garbage,
     #[error(transparent)]
     Tls(#[from] Error),
-    #[error("a message is larger than {MOST_KEPT} bytes")]
+    #[error("a message is too large")]
     TooLarge,
     #[error("the session has ended")]
     Ended,
@@ -105,6 +107,11 @@ impl Session {
         self.has_client_closed
     }
 
+    /// Whether it failed, so that nothing more comes of it.
+    pub(super) fn is_broken(&self) -> bool {
+        self.is_broken
+    }
+
     /// Whether something is there for the reader.
     pub(super) fn has_plain(&self) -> bool {
         self.taken < self.plain.len()
@@ -139,6 +146,10 @@ impl Session {
     ) -> Result<(), Broken> {
         if self.is_broken {
             return Err(Broken::Ended);
+        }
+        if self.has_closed {
+            // Whatever the client still had to say, it can get no answer.
+            return Ok(());
         }
         if !std::mem::replace(&mut self.has_heard, true) && received.first() != Some(&TLS_HANDSHAKE) {
             self.is_broken = true;
@@ -195,7 +206,9 @@ impl Session {
             }
             return Err(error.into());
         }
-        if rest.len() > MOST_KEPT {
+        // Behind its end a client has nothing to say.
+        let rest = if self.has_client_closed { &[] } else { &*rest };
+        if rest.len() > if self.is_handshaking() { MOST_HANDSHAKE } else { MOST_RECEIVED } {
             self.is_broken = true;
             return Err(Broken::TooLarge);
         }
@@ -452,8 +465,10 @@ mod tests {
             let mut ends = Ends::new(&server(), version, 100, None);
             ends.shake_hands();
             ends.client.send_close_notify();
-            ends.say(b"");
-            assert!(ends.edge.has_client_closed());
+            let mut sent = ends.sent();
+            sent.extend_from_slice(&[9; 100_000]);
+            ends.deliver(&sent).unwrap();
+            assert!(ends.edge.has_client_closed() && ends.edge.kept().is_empty());
             ends.edge.encrypt(&[IoSlice::new(b"one more thing")], &mut ends.out).unwrap();
             assert_eq!(ends.answered().unwrap(), b"one more thing");
             ends.edge.close(&mut ends.out).unwrap();
@@ -461,6 +476,7 @@ mod tests {
             ends.answered().unwrap();
             assert!(ends.client.process_new_packets().unwrap().peer_has_closed());
             assert!(matches!(ends.edge.encrypt(&[IoSlice::new(b"x")], &mut ends.out), Err(Broken::Ended)));
+            ends.deliver(&[23, 3, 3, 0, 2, 1, 1]).unwrap();
             assert!(ends.out.bytes().is_empty());
         }
     }
@@ -497,7 +513,7 @@ mod tests {
         record[5..9].fill(0);
         (0..20).for_each(|_| sent.extend_from_slice(&record));
         assert!(ends.deliver(&sent).is_err());
-        assert!(ends.edge.kept().len() <= MOST_KEPT);
+        assert!(ends.edge.kept().len() <= MOST_HANDSHAKE);
     }
 
     /// Whatever a client sends, the edge answers or refuses it.

@@ -155,47 +155,9 @@ impl Session {
             self.is_broken = true;
             return Err(Broken::Garbage);
         }
-        let mut done = 0;
-        let end = loop {
-            let UnbufferedStatus { mut discard, state } = self.tls.process_tls_records(&mut received[done..]);
-            let goes_on = match state {
-                Ok(ConnectionState::ReadTraffic(mut traffic)) => loop {
-                    match traffic.next_record() {
-                        Some(Ok(record)) => {
-                            discard += record.discard;
-                            let room = if self.plain.is_empty() { reader.remaining() } else { 0 };
-                            let (now, later) = record.payload.split_at(room.min(record.payload.len()));
-                            reader.put_slice(now);
-                            self.plain.extend_from_slice(later);
-                        }
-                        Some(Err(error)) => break Err(error),
-                        None => break Ok(true),
-                    }
-                },
-                Ok(ConnectionState::EncodeTlsData(message)) => {
-                    put_message(message, out, &mut self.has_spoken);
-                    Ok(true)
-                }
-                Ok(ConnectionState::TransmitTlsData(message)) => {
-                    message.done();
-                    Ok(true)
-                }
-                Ok(ConnectionState::PeerClosed) => {
-                    self.has_client_closed = true;
-                    Ok(true)
-                }
-                Ok(_) => Ok(false),
-                Err(error) => Err(error),
-            };
-            done += discard;
-            match goes_on {
-                Ok(true) => {}
-                Ok(false) => break Ok(()),
-                Err(error) => break Err(error),
-            }
-        };
+        let (done, outcome) = self.decrypt(received, reader, out);
         let rest = received.get_mut(done..).unwrap_or_default();
-        if let Err(error) = end {
+        if let Err(error) = outcome {
             self.is_broken = true;
             // The alert that says so. Behind it rustls would go on with what it was given, and fail once more.
             while self.tls.wants_write() {
@@ -214,6 +176,40 @@ impl Session {
         }
         self.kept = rest.to_vec();
         Ok(())
+    }
+
+    /// Has rustls take what it can of `received`; returns how much that was, and how it ended.
+    fn decrypt(
+        &mut self,
+        received: &mut [u8],
+        reader: &mut ReadBuf<'_>,
+        out: &mut Unsent,
+    ) -> (usize, Result<(), Error>) {
+        let mut done = 0;
+        loop {
+            let UnbufferedStatus { discard, state } = self.tls.process_tls_records(&mut received[done..]);
+            done += discard;
+            match state {
+                Ok(ConnectionState::ReadTraffic(mut traffic)) => {
+                    while let Some(record) = traffic.next_record() {
+                        let record = match record {
+                            Ok(record) => record,
+                            Err(error) => return (done, Err(error)),
+                        };
+                        done += record.discard;
+                        let room = if self.plain.is_empty() { reader.remaining() } else { 0 };
+                        let (now, later) = record.payload.split_at(room.min(record.payload.len()));
+                        reader.put_slice(now);
+                        self.plain.extend_from_slice(later);
+                    }
+                }
+                Ok(ConnectionState::EncodeTlsData(message)) => put_message(message, out, &mut self.has_spoken),
+                Ok(ConnectionState::TransmitTlsData(message)) => message.done(),
+                Ok(ConnectionState::PeerClosed) => self.has_client_closed = true,
+                Ok(_) => return (done, Ok(())),
+                Err(error) => return (done, Err(error)),
+            }
+        }
     }
 
     /// Encrypts what stands at the beginning of `pieces` into one record or some, and puts them into `out`; returns how much

@@ -33,6 +33,7 @@ pub(crate) struct Request {
     /// Whether there is nothing more to read of the body; what may follow it (trailers) nobody reads, and `h2` keeps.
     is_body_over: bool,
     had_body: bool,
+    has_drained: bool,
     /// Whether the client waits for a word before it sends the body.
     awaits_word: bool,
     kept: KeptBody,
@@ -69,6 +70,7 @@ impl Request {
             awaits_word: expects.is_some_and(|expected| expected.eq_ignore_ascii_case("100-continue")),
             head: parts.into(),
             is_body_over: false,
+            has_drained: false,
             had_body: !body.is_end_stream() && !is_empty,
             body,
             kept: KeptBody::default(),
@@ -81,9 +83,15 @@ impl Request {
         })
     }
 
-    /// The end. An answer that is not whole is cut, so that nobody takes a part for the whole.
-    pub(crate) fn finish(mut self) {
+    /// The end. An answer that is not whole is cut, so that nobody takes a part for the whole. A client that still sends gets
+    /// some time: it may stop by itself (RFC 9113, section 8.1), but some take the end of the stream for a failure, and never
+    /// show their answer.
+    pub(crate) async fn finish(mut self) {
         if self.is_ended {
+            if !self.has_drained && !self.is_body_done() {
+                // Either it stops sending or its time is up: both end the stream.
+                let _ = self.drain_body().await;
+            }
             return;
         }
         match &mut self.answer {
@@ -223,6 +231,7 @@ impl Conversation for Request {
     }
 
     async fn drain_body(&mut self) -> Result<()> {
+        self.has_drained = true;
         self.kept.forget();
         let limit = self.patience.drain;
         drain(self, limit).await

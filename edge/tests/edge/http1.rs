@@ -4,6 +4,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::client::tls;
 use crate::edge::{Edge, patiently};
+use crate::http2::{LONG, edge_before_an_unreliable_shard};
 
 const PATH: &str = "/_matrix/client/v3/first";
 
@@ -26,6 +27,21 @@ async fn plain_and_odd_requests_share_a_connection() {
         assert!(answer.starts_with(b"HTTP/1.1 200 OK\r\n"), "{request:?}: {}", answer.escape_ascii());
     }
     assert_eq!(patiently("the end", stream.read(&mut [0])).await.unwrap(), 0);
+}
+
+#[tokio::test]
+async fn who_is_answered_early_can_send_all_and_read_the_answer() {
+    let (edge, _unanswered) = edge_before_an_unreliable_shard("").await;
+    let mut stream = tls(edge.https, &edge.ca, "localhost", &[b"http/1.1"]).await;
+    let head = format!("POST /_matrix/media/v3/upload HTTP/1.1\r\nhost: localhost\r\ncontent-length: {LONG}\r\n\r\n");
+    stream.write_all(head.as_bytes()).await.unwrap();
+    for _ in 0..LONG / 65_536 {
+        patiently("room", stream.write_all(&[b'x'; 65_536])).await.unwrap();
+    }
+    stream.flush().await.unwrap();
+    let mut answer = Vec::new();
+    patiently("the answer and the end", stream.read_to_end(&mut answer)).await.unwrap();
+    assert!(answer.starts_with(b"HTTP/1.1 200 OK\r\n") && is_whole(&answer), "{}", answer.escape_ascii());
 }
 
 fn is_whole(answer: &[u8]) -> bool {

@@ -15,13 +15,13 @@ use crate::policy::Policy;
 use crate::smuggling::{block, edge_before_a_raw_shard, frame};
 
 /// What a shard has seen of requests that it does not answer.
-struct Unanswered {
+pub(crate) struct Unanswered {
     asked: Semaphore,
     gone: Semaphore,
 }
 
 /// More than everybody on the way has room for.
-const LONG: usize = 8 << 20;
+pub(crate) const LONG: usize = 8 << 20;
 
 /// A shard that is well, but breaks off its answer to `/half`, and never answers `/never`. It also tells who does not take all
 /// of `/long`.
@@ -63,7 +63,7 @@ fn start_unreliable(path: &Path) -> Arc<Unanswered> {
     unanswered
 }
 
-async fn edge_before_an_unreliable_shard(sections: &str) -> (Edge, Arc<Unanswered>) {
+pub(crate) async fn edge_before_an_unreliable_shard(sections: &str) -> (Edge, Arc<Unanswered>) {
     let folder = tempfile::tempdir().unwrap();
     let unanswered = start_unreliable(&socket(folder.path(), 0));
     let sections = format!(
@@ -194,6 +194,38 @@ async fn who_gives_a_request_up_is_not_told_to_send_its_body() {
         }
     })
     .await;
+}
+
+#[tokio::test]
+async fn who_is_answered_early_may_go_on_sending_for_a_while() {
+    let (edge, _unanswered) = edge_before_an_unreliable_shard("").await;
+    for (path, bytes) in [("/_matrix/media/v3/upload", LONG), ("/other/x", 1 << 20)] {
+        let stream = tls(edge.https, &edge.ca, "localhost", &[b"h2"]).await;
+        let (mut client, connection) = h2::client::handshake(stream).await.unwrap();
+        let connection = tokio::spawn(connection);
+        for gives_in in [true, false] {
+            let request = http::Request::put(format!("https://localhost{path}")).header("content-length", bytes);
+            let (answer, mut body) = client.send_request(request.body(()).unwrap(), false).unwrap();
+            let answer = patiently("the answer", answer).await.unwrap();
+            assert_eq!(answer.status(), http::StatusCode::OK, "{path}");
+            let mut rest = answer.into_body();
+            while let Some(piece) = patiently("its body", rest.data()).await {
+                assert_eq!(&piece.unwrap()[..], b"xx");
+            }
+            let mut unsent = if gives_in { bytes } else { 0 };
+            while unsent > 0 {
+                body.reserve_capacity(unsent);
+                let room = patiently("room", poll_fn(|cx| body.poll_capacity(cx))).await.unwrap().unwrap().min(unsent);
+                unsent -= room;
+                body.send_data(vec![b'x'; room].into(), unsent == 0).unwrap();
+            }
+            if !gives_in {
+                let reset = patiently("the end", poll_fn(|cx| body.poll_reset(cx))).await.unwrap();
+                assert_eq!(reset, h2::Reason::NO_ERROR, "{path}");
+            }
+        }
+        connection.abort();
+    }
 }
 
 #[tokio::test]

@@ -159,6 +159,16 @@ pub(crate) async fn drain(client: &mut impl Conversation, within_time: Duration)
     within(Some(within_time), ErrorType::ReadTimedout, draining).await?
 }
 
+/// Lets a client that was answered before it had sent everything go on for a while, or stop by itself. Otherwise it could lose
+/// its answer: the system takes it back when a connection ends with something unread, and some clients take the end of a
+/// stream of HTTP/2 for a failure.
+pub(crate) async fn let_finish(client: &mut impl Conversation) {
+    if !client.is_body_done() {
+        // Either it stops sending or its time is up: both end the request. Rare, so in a place of its own.
+        let _ = Box::pin(client.drain_body()).await;
+    }
+}
+
 /// An error for which the client is to blame.
 pub(crate) fn down<T>(kind: ErrorType, what: &'static str) -> Result<T> {
     Error::e_explain(kind, what).map_err(Error::into_down)

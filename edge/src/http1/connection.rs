@@ -111,7 +111,6 @@ pub(crate) struct Request {
     /// What of the body is still to come, and whether the connection goes on after this, changes with time.
     head: Box<Head>,
     had_body: bool,
-    has_drained: bool,
     patience: Patience,
     kept: KeptBody,
     /// What is written and not sent.
@@ -126,7 +125,6 @@ impl Request {
         Self {
             connection,
             had_body: !head.body.is_done(),
-            has_drained: false,
             head,
             patience: Patience { read: None, write: None, drain: Duration::ZERO },
             kept: KeptBody::default(),
@@ -146,14 +144,9 @@ impl Request {
     }
 
     /// Gives the connection back for the next request. One that ends here is closed in the usual way when the answer is whole;
-    /// otherwise it is cut, so that nobody takes a part for the whole. A client that still sends gets some time to read its
-    /// answer: the system would take the answer back if the connection ended with something unread.
+    /// otherwise it is cut, so that nobody takes a part for the whole.
     pub(crate) async fn finish(mut self) -> Option<Connection> {
         let is_answered = self.framing == Framing::Done;
-        if is_answered && !self.head.body.is_done() && !self.has_drained {
-            // Either it stops sending or its time is up: both end the connection.
-            let _ = self.drain_body().await;
-        }
         if is_answered && self.head.is_kept && self.head.body.is_done() {
             if !self.connection.is_ahead() {
                 // Nothing is held while nothing is asked.
@@ -347,7 +340,6 @@ impl Conversation for Request {
     }
 
     async fn drain_body(&mut self) -> Result<()> {
-        self.has_drained = true;
         self.kept.forget();
         let limit = self.patience.drain;
         drain(self, limit).await

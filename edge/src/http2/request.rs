@@ -33,9 +33,8 @@ pub(crate) struct Request {
     /// Whether there is nothing more to read of the body; what may follow it (trailers) nobody reads, and `h2` keeps.
     is_body_over: bool,
     had_body: bool,
-    has_drained: bool,
-    /// Whether the client waits for a word before it sends the body.
-    awaits_word: bool,
+    /// Whether a client that waits for a word before it sends the body has been looked for.
+    has_given_word: bool,
     kept: KeptBody,
     patience: Patience,
     /// For the head of the answer.
@@ -64,13 +63,11 @@ impl Request {
             return None;
         }
         let is_empty = parts.headers.get(CONTENT_LENGTH).is_some_and(|length| length == "0");
-        let expects = parts.headers.get(EXPECT).and_then(|expected| expected.to_str().ok());
         Some(Self {
             client,
-            awaits_word: expects.is_some_and(|expected| expected.eq_ignore_ascii_case("100-continue")),
+            has_given_word: false,
             head: parts.into(),
             is_body_over: false,
-            has_drained: false,
             had_body: !body.is_end_stream() && !is_empty,
             body,
             kept: KeptBody::default(),
@@ -83,15 +80,9 @@ impl Request {
         })
     }
 
-    /// The end. An answer that is not whole is cut, so that nobody takes a part for the whole. A client that still sends gets
-    /// some time: it may stop by itself (RFC 9113, section 8.1), but some take the end of the stream for a failure, and never
-    /// show their answer.
-    pub(crate) async fn finish(mut self) {
+    /// The end. An answer that is not whole is cut, so that nobody takes a part for the whole.
+    pub(crate) fn finish(mut self) {
         if self.is_ended {
-            if !self.has_drained && !self.is_body_done() {
-                // Either it stops sending or its time is up: both end the stream.
-                let _ = self.drain_body().await;
-            }
             return;
         }
         match &mut self.answer {
@@ -114,30 +105,33 @@ impl Request {
 
     /// What `h2` has of the body. Only a client whose body is waited for is told to send it, which a stream that is reset is
     /// not: what is put on it would never leave.
-    fn poll_body(&mut self, context: &mut Context<'_>) -> Poll<Result<Option<Result<Bytes, h2::Error>>>> {
+    fn poll_body(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, h2::Error>>> {
         let received = self.body.poll_data(context);
-        if received.is_pending() {
-            self.give_word()?;
+        if received.is_pending()
+            && let Err(error) = self.give_word()
+        {
+            return Poll::Ready(Some(Err(error)));
         }
-        received.map(Ok)
+        received
     }
 
     /// Tells a client that waits for it to send its body (RFC 9110, section 10.1.1).
-    fn give_word(&mut self) -> Result<()> {
-        if !std::mem::take(&mut self.awaits_word) || self.status.is_some() {
+    fn give_word(&mut self) -> Result<(), h2::Error> {
+        if std::mem::replace(&mut self.has_given_word, true) || self.status.is_some() {
+            return Ok(());
+        }
+        let expected = self.head.headers.get(EXPECT).map(|expected| expected.as_bytes());
+        if !expected.is_some_and(|expected| expected.eq_ignore_ascii_case(b"100-continue")) {
             return Ok(());
         }
         let mut word = Response::new(());
         *word.status_mut() = StatusCode::CONTINUE;
-        self.respond
-            .send_informational(word)
-            .or_err(ErrorType::WriteError, "answering a client")
-            .map_err(Error::into_down)
+        self.respond.send_informational(word)
     }
 
     /// The next piece of the body; `None` at its end.
     async fn receive(&mut self) -> Result<Option<Bytes>> {
-        let Some(received) = poll_fn(|context| self.poll_body(context)).await? else {
+        let Some(received) = poll_fn(|context| self.poll_body(context)).await else {
             self.is_body_over = true;
             return Ok(None);
         };
@@ -231,7 +225,6 @@ impl Conversation for Request {
     }
 
     async fn drain_body(&mut self) -> Result<()> {
-        self.has_drained = true;
         self.kept.forget();
         let limit = self.patience.drain;
         drain(self, limit).await

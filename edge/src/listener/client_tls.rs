@@ -18,7 +18,7 @@ use rustls::{ProtocolVersion, ServerConfig};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 
 use super::client_io::ClientSocket;
-use super::tls_session::{Broken, Session};
+use super::tls_session::{Session, SessionError};
 
 /// The name of HTTP/2 over TLS (RFC 9113, section 3.2).
 const HTTP2: &[u8] = b"h2";
@@ -41,7 +41,7 @@ pub(crate) struct ClientTls {
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum TlsError {
     #[error(transparent)]
-    Session(#[from] Broken),
+    Session(#[from] SessionError),
     #[error(transparent)]
     Connection(#[from] io::Error),
 }
@@ -55,8 +55,8 @@ impl From<TlsError> for io::Error {
     }
 }
 
-impl From<Broken> for io::Error {
-    fn from(broken: Broken) -> Self {
+impl From<SessionError> for io::Error {
+    fn from(broken: SessionError) -> Self {
         Self::new(io::ErrorKind::InvalidData, broken)
     }
 }
@@ -64,7 +64,7 @@ impl From<Broken> for io::Error {
 impl ClientTls {
     /// Shakes hands.
     pub(super) async fn accept(config: Arc<ServerConfig>, socket: ClientSocket) -> Result<Self, TlsError> {
-        let mut tls = Self { socket, session: Box::new(Session::new(config).map_err(Broken::from)?) };
+        let mut tls = Self { socket, session: Box::new(Session::new(config).map_err(SessionError::from)?) };
         while tls.session.is_handshaking() {
             poll_fn(|cx| tls.poll_receive(cx, &mut ReadBuf::new(&mut []))).await?;
         }
@@ -88,7 +88,7 @@ impl ClientTls {
     fn poll_receive(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<Result<(), TlsError>> {
         let Self { socket, session } = self;
         if session.is_broken() {
-            return Poll::Ready(Err(Broken::Ended.into()));
+            return Poll::Ready(Err(SessionError::Ended.into()));
         }
         RECEIVED.with_borrow_mut(|space| {
             let kept = session.kept().len();
@@ -167,7 +167,7 @@ impl AsyncWrite for ClientTls {
         let Self { socket, session } = &mut *self;
         match session.close(socket.unsent()) {
             // One that failed has said so already.
-            Ok(()) | Err(Broken::Ended) => Pin::new(socket).poll_shutdown(cx),
+            Ok(()) | Err(SessionError::Ended) => Pin::new(socket).poll_shutdown(cx),
             Err(error) => Poll::Ready(Err(error.into())),
         }
     }

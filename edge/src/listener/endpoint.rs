@@ -21,7 +21,7 @@ use super::application::Application;
 use super::client_io::{ClientIo, ClientSocket};
 use super::client_tls::{ClientTls, TlsError};
 use super::proxy_protocol::{self, Announced};
-use super::tls_session::Broken;
+use super::tls_session::SessionError;
 use super::{http1, http2, tls};
 use crate::admission::connection_limit::Counted;
 use crate::admission::prefix_map::PrefixMap;
@@ -243,7 +243,7 @@ impl<A: Application> Endpoint<A> {
     fn note_failure(&self, client: IpAddr, error: &TlsError) {
         self.metrics.failed_handshakes.inc();
         match error {
-            TlsError::Session(Broken::Garbage) => self.shared.bans.found(Feed::TlsGarbage, client),
+            TlsError::Session(SessionError::Garbage) => self.shared.bans.found(Feed::TlsGarbage, client),
             error => debug!(%client, %error, "TLS handshake failed"),
         }
     }

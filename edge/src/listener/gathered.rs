@@ -121,10 +121,7 @@ impl Gathered {
 
     /// Sends until no more is gathered than may be.
     pub(super) fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while self.unsent.bytes().len() >= self.most {
-            ready!(self.poll_send_with(&[], cx))?;
-        }
-        Poll::Ready(Ok(()))
+        self.poll_send(self.most - 1, cx)
     }
 
     /// Sends what is left as far as the system takes it at once. What does not leave stays unsaid.
@@ -135,8 +132,9 @@ impl Gathered {
         }
     }
 
-    fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while !self.unsent.bytes().is_empty() {
+    /// Sends until so many bytes are left, or less.
+    fn poll_send(&mut self, left: usize, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while self.unsent.bytes().len() > left {
             ready!(self.poll_send_with(&[], cx))?;
         }
         Poll::Ready(Ok(()))
@@ -199,12 +197,12 @@ impl AsyncWrite for Gathered {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(self.poll_send(cx))?;
+        ready!(self.poll_send(0, cx))?;
         Pin::new(&mut self.tcp).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(self.poll_send(cx))?;
+        ready!(self.poll_send(0, cx))?;
         Pin::new(&mut self.tcp).poll_shutdown(cx)
     }
 }

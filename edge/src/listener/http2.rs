@@ -104,5 +104,5 @@ async fn answer<A: Application>(served: Arc<(Arc<A>, watch::Receiver<bool>)>, mu
         }
         None => Box::pin(app.answer_through_pingora(&mut request, stopping)).await,
     }
-    request.finish().await;
+    request.finish();
 }

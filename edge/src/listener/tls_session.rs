@@ -42,7 +42,7 @@ thread_local! {
 
 /// Why a session does not go on.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum Broken {
+pub(crate) enum SessionError {
     /// What came is something else than TLS.
     #[error("this is no TLS")]
     Garbage,
@@ -143,9 +143,9 @@ impl Session {
         received: &mut [u8],
         reader: &mut ReadBuf<'_>,
         out: &mut Unsent,
-    ) -> Result<(), Broken> {
+    ) -> Result<(), SessionError> {
         if self.is_broken {
-            return Err(Broken::Ended);
+            return Err(SessionError::Ended);
         }
         if self.has_closed {
             // Whatever the client still had to say, it can get no answer.
@@ -153,7 +153,7 @@ impl Session {
         }
         if !std::mem::replace(&mut self.has_heard, true) && received.first() != Some(&TLS_HANDSHAKE) {
             self.is_broken = true;
-            return Err(Broken::Garbage);
+            return Err(SessionError::Garbage);
         }
         let (done, outcome) = self.decrypt(received, reader, out);
         let rest = received.get_mut(done..).unwrap_or_default();
@@ -172,7 +172,7 @@ impl Session {
         let rest = if self.has_client_closed { &[] } else { &*rest };
         if rest.len() > if self.is_handshaking() { MOST_HANDSHAKE } else { MOST_RECEIVED } {
             self.is_broken = true;
-            return Err(Broken::TooLarge);
+            return Err(SessionError::TooLarge);
         }
         self.kept = rest.to_vec();
         Ok(())
@@ -217,7 +217,7 @@ impl Session {
     ///
     /// # Errors
     /// When the session does not go on.
-    pub(super) fn encrypt(&mut self, pieces: &[IoSlice<'_>], out: &mut Unsent) -> Result<usize, Broken> {
+    pub(super) fn encrypt(&mut self, pieces: &[IoSlice<'_>], out: &mut Unsent) -> Result<usize, SessionError> {
         if let [only] = pieces {
             return self.encrypt_plain(only, out);
         }
@@ -246,7 +246,7 @@ impl Session {
         })
     }
 
-    fn encrypt_plain(&mut self, plain: &[u8], out: &mut Unsent) -> Result<usize, Broken> {
+    fn encrypt_plain(&mut self, plain: &[u8], out: &mut Unsent) -> Result<usize, SessionError> {
         let plain = &plain[..plain.len().min(MOST_AT_ONCE)];
         if plain.is_empty() {
             return Ok(0);
@@ -261,7 +261,7 @@ impl Session {
     ///
     /// # Errors
     /// When the session does not go on.
-    pub(super) fn close(&mut self, out: &mut Unsent) -> Result<(), Broken> {
+    pub(super) fn close(&mut self, out: &mut Unsent) -> Result<(), SessionError> {
         if self.has_closed {
             return Ok(());
         }
@@ -272,12 +272,12 @@ impl Session {
     }
 
     /// Has `write` write into `out`, where it finds so many bytes of room, or as many as it asks for.
-    fn write<W>(&mut self, mut room: usize, write: W, out: &mut Unsent) -> Result<(), Broken>
+    fn write<W>(&mut self, mut room: usize, write: W, out: &mut Unsent) -> Result<(), SessionError>
     where
         W: Fn(WriteTraffic<'_, rustls::server::ServerConnectionData>, &mut [u8]) -> Result<usize, EncryptError>,
     {
         if self.is_broken || self.has_closed {
-            return Err(Broken::Ended);
+            return Err(SessionError::Ended);
         }
         loop {
             // Of what is kept no record is whole, so nothing is read here.
@@ -290,11 +290,11 @@ impl Session {
                     Err(EncryptError::InsufficientSize(InsufficientSizeError { required_size })) => {
                         room = required_size;
                     }
-                    Err(EncryptError::EncryptExhausted) => return Err(Broken::Ended),
+                    Err(EncryptError::EncryptExhausted) => return Err(SessionError::Ended),
                 },
                 ConnectionState::EncodeTlsData(message) => put_message(message, out, &mut self.has_spoken),
                 ConnectionState::TransmitTlsData(message) => message.done(),
-                _ => return Err(Broken::Ended),
+                _ => return Err(SessionError::Ended),
             }
         }
     }
@@ -366,7 +366,7 @@ mod tests {
             sent
         }
 
-        fn deliver(&mut self, sent: &[u8]) -> Result<(), Broken> {
+        fn deliver(&mut self, sent: &[u8]) -> Result<(), SessionError> {
             for piece in sent.chunks(self.step) {
                 let mut received = self.edge.kept().to_vec();
                 received.extend_from_slice(piece);
@@ -471,7 +471,7 @@ mod tests {
             ends.edge.close(&mut ends.out).unwrap();
             ends.answered().unwrap();
             assert!(ends.client.process_new_packets().unwrap().peer_has_closed());
-            assert!(matches!(ends.edge.encrypt(&[IoSlice::new(b"x")], &mut ends.out), Err(Broken::Ended)));
+            assert!(matches!(ends.edge.encrypt(&[IoSlice::new(b"x")], &mut ends.out), Err(SessionError::Ended)));
             ends.deliver(&[23, 3, 3, 0, 2, 1, 1]).unwrap();
             assert!(ends.out.bytes().is_empty());
         }
@@ -485,17 +485,17 @@ mod tests {
             ends.client.writer().write_all(b"a request").unwrap();
             let mut sent = ends.sent();
             *sent.last_mut().unwrap() ^= 1;
-            assert!(matches!(ends.deliver(&sent), Err(Broken::Tls(Error::DecryptError))));
+            assert!(matches!(ends.deliver(&sent), Err(SessionError::Tls(Error::DecryptError))));
             assert_eq!(ends.answered(), Err(Error::AlertReceived(AlertDescription::BadRecordMac)));
             assert!(ends.heard.is_empty());
-            assert!(matches!(ends.deliver(&sent), Err(Broken::Ended)));
+            assert!(matches!(ends.deliver(&sent), Err(SessionError::Ended)));
         }
     }
 
     #[test]
     fn what_is_no_tls_gets_no_answer() {
         let mut ends = Ends::new(&server(), &rustls::version::TLS13, 1, None);
-        assert!(matches!(ends.deliver(b"GET / HTTP/1.1\r\n"), Err(Broken::Garbage)));
+        assert!(matches!(ends.deliver(b"GET / HTTP/1.1\r\n"), Err(SessionError::Garbage)));
         assert!(ends.out.bytes().is_empty());
     }
 
@@ -543,7 +543,7 @@ mod tests {
                 }
                 let answered = ends.deliver(&sent).and_then(|()| {
                     let _ = ends.edge.encrypt(&[IoSlice::new(b"answer")], &mut ends.out);
-                    ends.answered().map_err(Broken::from)
+                    ends.answered().map_err(SessionError::from)
                 });
                 if answered.is_err() {
                     let _ = ends.edge.close(&mut ends.out);

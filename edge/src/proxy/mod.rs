@@ -16,7 +16,7 @@ use crate::admission::request_class::RequestClass;
 use crate::bans::Bans;
 use crate::chance::Chance;
 use crate::content::answer_cache::{AnswerCache, Document, Looked};
-use crate::conversation::{Conversation, Patience};
+use crate::conversation::{self, Conversation, Patience};
 use crate::exchange::Exchange;
 use crate::header_deadline;
 use crate::live::{Current, Live};
@@ -45,8 +45,8 @@ pub(crate) use through_pingora::ThroughPingora;
 use carry::is_plain;
 use examine::{Next, announced_length};
 
-/// How long a client that was refused may go on sending before it is cut, so that it gets to read the refusal.
-const DRAIN_REFUSED: Duration = Duration::from_secs(3);
+/// How long a client that was answered may go on sending before it is cut, so that it gets to read the answer.
+const DRAIN_ANSWERED: Duration = Duration::from_secs(3);
 /// How long a request waits before it asks a crowded shard again.
 const CROWDED_PAUSE: Duration = Duration::from_millis(5);
 
@@ -117,7 +117,7 @@ impl Proxy {
                 Some(reply) => Some(reply),
                 None if plain && exchange.route.is_none() => {
                     self.carry(client, exchange).await?;
-                    return Ok(true);
+                    None
                 }
                 None => return Ok(false),
             },
@@ -129,6 +129,7 @@ impl Proxy {
         if let Some(reply) = reply {
             Box::pin(self.refuse_or_answer(client, reply, exchange)).await?;
         }
+        conversation::let_finish(client).await;
         Ok(true)
     }
 
@@ -140,9 +141,10 @@ impl Proxy {
             warn!(request.id = %exchange.request_id, %error, status, "a request failed");
         }
         client.end_connection();
-        if let Some(reply) = reply {
-            // A client that is gone has no use for the answer.
-            let _ = self.refuse_or_answer(client, reply, exchange).await;
+        if let Some(reply) = reply
+            && self.refuse_or_answer(client, reply, exchange).await.is_ok()
+        {
+            conversation::let_finish(client).await;
         }
         status
     }
@@ -218,33 +220,27 @@ impl Proxy {
         Ok(())
     }
 
-    /// Writes the answer, then lets a client that is still sending finish or be cut, so that it reads the answer first.
+    /// Writes the answer; what a client that is refused still sends is not taken for its next request.
     async fn refuse_or_answer(
         &self,
         client: &mut impl Conversation,
         mut reply: Reply,
         exchange: &Exchange,
     ) -> Result<()> {
-        let refused = reply.status().is_client_error() && !client.is_body_done();
-        if refused {
+        if reply.status().is_client_error() && !client.is_body_done() {
             client.end_connection();
         }
         for (name, value) in exchange.live.front.security.of(Kind::Matrix, &exchange.host) {
             reply = reply.with(name.clone(), value.clone());
         }
-        reply.send(client).await?;
-        if refused {
-            // Either it stops sending or its time is up: both end the connection.
-            let _ = client.drain_body().await;
-        }
-        Ok(())
+        reply.send(client).await
     }
 }
 
 fn patience(live: &Live) -> Patience {
     let idle = Some(live.body_idle);
     let write = live.pace.map_or(idle, |pace| Some(pace.longest_write()));
-    Patience { read: idle, write, drain: DRAIN_REFUSED }
+    Patience { read: idle, write, drain: DRAIN_ANSWERED }
 }
 
 /// Whether a final answer has begun: `100 Continue` is none, `101 Switching Protocols` is one.

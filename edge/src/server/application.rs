@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tracing::debug;
 
-use crate::conversation::Conversation;
+use crate::conversation::{self, Conversation};
 use crate::exchange::Exchange;
 use crate::listener::application::Application;
 use crate::listener::pipe::pipe;
@@ -57,8 +57,9 @@ impl Application for Everything {
         session.set_keepalive(None);
         let passing = bridge::pass(client, Link::over(ours));
         let (_, passed) = tokio::join!(self.pingora.process_new_http(session, stopping), passing);
-        if let Err(error) = passed {
-            debug!(%error, "a request ended before its answer");
+        match passed {
+            Ok(()) => conversation::let_finish(client).await,
+            Err(error) => debug!(%error, "a request ended before its answer"),
         }
     }
 

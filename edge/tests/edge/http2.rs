@@ -12,7 +12,7 @@ use tokio_rustls::client::TlsStream;
 use crate::client::{request, tls};
 use crate::edge::{Edge, Options, patiently, socket};
 use crate::policy::Policy;
-use crate::smuggling::{block, edge_before_a_raw_shard, frame};
+use crate::smuggling::{block, edge_before_a_raw_shard, frame, preface};
 
 /// What a shard has seen of requests that it does not answer.
 pub(crate) struct Unanswered {
@@ -104,7 +104,6 @@ async fn a_client_that_gives_a_request_up_takes_it_from_the_server() {
 const DATA: u8 = 0;
 const HEADERS: u8 = 1;
 const RST_STREAM: u8 = 3;
-const SETTINGS: u8 = 4;
 const END_STREAM: u8 = 1;
 const END_HEADERS: u8 = 4;
 
@@ -112,8 +111,7 @@ const END_HEADERS: u8 = 4;
 async fn with_trailers(edge: &Edge, path: &str, more: &[(&str, &str)]) -> TlsStream<TcpStream> {
     let usual = [(":method", "PUT"), (":scheme", "https"), (":path", path), (":authority", "localhost")];
     let fields: Vec<_> = usual.iter().chain(more).copied().collect();
-    let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
-    bytes.extend(frame(SETTINGS, 0, 0, &[]));
+    let mut bytes = preface(&[]);
     bytes.extend(frame(HEADERS, END_HEADERS, 1, &block(&fields)));
     bytes.extend(frame(DATA, 0, 1, b"ab"));
     bytes.extend(frame(HEADERS, END_HEADERS | END_STREAM, 1, &block(&[("x-trailer", "1")])));
@@ -176,8 +174,7 @@ async fn who_gives_a_request_up_is_not_told_to_send_its_body() {
         (":authority", "localhost"),
         ("expect", "100-continue"),
     ];
-    let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
-    bytes.extend(frame(SETTINGS, 0, 0, &[]));
+    let mut bytes = preface(&[]);
     bytes.extend(frame(HEADERS, END_HEADERS, 1, &block(&waits)));
     bytes.extend(frame(RST_STREAM, 0, 1, &CANCEL));
     bytes.extend(frame(HEADERS, END_HEADERS | END_STREAM, 3, &block(&waits[..4])));
@@ -248,8 +245,7 @@ async fn a_client_that_takes_nothing_of_another_servers_answer_does_not_hold_it(
         edge_before_an_unreliable_shard(&format!("[admission]\npolicy = {:?}\n", policy.file())).await;
     let no_window = [0, 4, 0, 0, 0, 0];
     let fields = [(":method", "GET"), (":scheme", "https"), (":path", "/other/long"), (":authority", "localhost")];
-    let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
-    bytes.extend(frame(SETTINGS, 0, 0, &no_window));
+    let mut bytes = preface(&no_window);
     bytes.extend(frame(HEADERS, END_HEADERS | END_STREAM, 1, &block(&fields)));
     let mut stream = tls(edge.https, &edge.ca, "localhost", &[b"h2"]).await;
     stream.write_all(&bytes).await.unwrap();

@@ -233,6 +233,14 @@ pub(crate) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8>
     frame
 }
 
+/// What a client of HTTP/2 begins with.
+pub(crate) fn preface(settings: &[u8]) -> Vec<u8> {
+    const SETTINGS: u8 = 4;
+    let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+    bytes.extend(frame(SETTINGS, 0, 0, settings));
+    bytes
+}
+
 /// A header block of literals without an index and without Huffman coding (RFC 7541, section 6.2.2).
 pub(crate) fn block(headers: &[(&str, &str)]) -> Vec<u8> {
     let mut block = Vec::new();
@@ -252,11 +260,9 @@ async fn send_http2(edge: &Edge, headers: &[(&str, &str)], body: &[u8], case: &s
     const DATA: u8 = 0;
     const HEADERS: u8 = 1;
     const RST_STREAM: u8 = 3;
-    const SETTINGS: u8 = 4;
     const GOAWAY: u8 = 7;
     let mut stream = tls(edge.https, &edge.ca, "localhost", &[b"h2"]).await;
-    let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
-    bytes.extend(frame(SETTINGS, 0, 0, &[]));
+    let mut bytes = preface(&[]);
     bytes.extend(frame(HEADERS, 4, 1, &block(headers)));
     bytes.extend(frame(DATA, 1, 1, body));
     let _ = stream.write_all(&bytes).await;

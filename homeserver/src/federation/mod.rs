@@ -4,6 +4,7 @@
 //! `/send`, [`serve`] answers questions about rooms that we are in, [`resident`] lets others join, leave and knock
 //! through us, [`handshake`] does the same through others for our users, [`sender`] delivers our events.
 
+mod coalesced;
 mod edu;
 mod ended_afar;
 mod error;
@@ -11,7 +12,6 @@ mod fetch;
 mod handshake;
 mod history;
 mod invite;
-mod joined;
 mod query;
 mod receive_pdu;
 mod resident;
@@ -29,7 +29,7 @@ use gatehouse_shared::clock::Clock;
 use parking_lot::Mutex;
 use ruma::{CanonicalJsonObject, OwnedRoomId, OwnedServerName, RoomId, ServerName};
 
-use self::joined::Joined;
+use self::coalesced::Coalesced;
 pub use self::{
     error::{HandshakeError, InviteError, QueryError, ReceivePduError, ServeError},
     handshake::{Handshake, RemoteJoin, stripped_text},
@@ -70,7 +70,7 @@ pub struct Federation {
     /// Held while a transaction of the server is taken in, so that one that is sent twice is taken once.
     origin_turns: Turns<OwnedServerName>,
     /// Who asks for the ids of the same state, by its number, at the same time gets the same answer.
-    state_ids: Joined<i64, Arc<StateIds>>,
+    state_ids: Coalesced<i64, Arc<StateIds>>,
 }
 
 impl Federation {
@@ -79,7 +79,7 @@ impl Federation {
             parts: Arc::new(parts),
             room_turns: Turns::default(),
             origin_turns: Turns::default(),
-            state_ids: Joined::default(),
+            state_ids: Coalesced::default(),
         }
     }
 

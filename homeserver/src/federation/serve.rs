@@ -57,8 +57,8 @@ pub struct EventsWithOrigin {
 /// The ids of a state and of its auth chain, in answer to `GET /state_ids`.
 #[derive(Debug)]
 pub struct StateIds {
-    pub state: Vec<OwnedEventId>,
-    pub auth_chain: Vec<OwnedEventId>,
+    pub pdu_ids: Vec<OwnedEventId>,
+    pub auth_chain_ids: Vec<OwnedEventId>,
 }
 
 impl Federation {
@@ -88,9 +88,10 @@ impl Federation {
         self.admit(origin, room_id).await?;
         let state_nid = self.state_nid_before(room_id, event_id).await?;
         let work = async {
-            let state = ids(&RoomState::load(&self.parts.db, state_nid).await?);
-            let auth_chain = self.auth_chain(&state).await?.iter().map(|pdu| pdu.event_id().to_owned()).collect();
-            Ok(Arc::new(StateIds { state, auth_chain }))
+            let pdu_ids = ids(&RoomState::load(&self.parts.db, state_nid).await?);
+            let auth_chain = self.auth_chain(&pdu_ids).await?;
+            let auth_chain_ids = auth_chain.iter().map(|pdu| pdu.event_id().to_owned()).collect();
+            Ok(Arc::new(StateIds { pdu_ids, auth_chain_ids }))
         };
         self.state_ids.get(state_nid, work).await
     }
@@ -338,11 +339,11 @@ impl Ord for ByDepth {
     }
 }
 
-/// The event as it goes over federation.
 fn ids(state: &RoomState) -> Vec<OwnedEventId> {
     state.iter().map(|(_, _, entry)| entry.event_id.clone()).collect()
 }
 
+/// The event as it goes over federation.
 pub(super) fn raw(pdu: &Pdu) -> Box<RawValue> {
     RawValue::from_string(pdu.json().to_owned()).expect("an event's text is JSON")
 }

@@ -406,15 +406,15 @@ async fn who_asks_for_the_same_state_gets_the_same_answer_and_strangers_none() {
     // The other server knows the same state.
     let sorted = |ids: &[ruma::OwnedEventId]| ids.iter().cloned().collect::<std::collections::BTreeSet<_>>();
     let theirs = there.federation.state_ids(&here.name, &room, &message).await.unwrap();
-    assert!(theirs.state.len() > theirs.auth_chain.len() && !theirs.auth_chain.is_empty());
+    assert!(theirs.pdu_ids.len() > theirs.auth_chain_ids.len() && !theirs.auth_chain_ids.is_empty());
     for (number, answer) in answers.into_iter().enumerate() {
         if number % 3 == 2 {
             assert!(matches!(answer, Err(ServeError::NotInRoom)), "{number}");
             continue;
         }
         let answer = answer.unwrap();
-        assert_eq!(sorted(&answer.state), sorted(&theirs.state));
-        assert_eq!(sorted(&answer.auth_chain), sorted(&theirs.auth_chain));
+        assert_eq!(sorted(&answer.pdu_ids), sorted(&theirs.pdu_ids));
+        assert_eq!(sorted(&answer.auth_chain_ids), sorted(&theirs.auth_chain_ids));
     }
 }
 

@@ -49,7 +49,7 @@ async fn state_ids(
     FederationOrigin { origin, request }: FederationOrigin<get_room_state_ids::v1::Request>,
 ) -> Result<Ruma<get_room_state_ids::v1::Response>, ApiError> {
     let ids = federation.state_ids(&origin, &request.room_id, &request.event_id).await?;
-    Ok(Ruma(get_room_state_ids::v1::Response::new(ids.auth_chain.clone(), ids.state.clone())))
+    Ok(Ruma(get_room_state_ids::v1::Response::new(ids.auth_chain_ids.clone(), ids.pdu_ids.clone())))
 }
 
 async fn missing_events(
